@@ -1,0 +1,1 @@
+"""What the product knows: campaigns, samples, training, evaluation. Knows `remote`, never a screen."""
