@@ -1,0 +1,4 @@
+"""What runs on a GPU host: `sft`, `dpo`, `evaluate`, `candidates`, `merge`, `convert`.
+
+Imports the training stack and `backend.contract`, nothing else of ours, and runs from a zip.
+"""
