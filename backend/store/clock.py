@@ -1,0 +1,7 @@
+"""The time that rows carry: Unix seconds."""
+
+import time
+
+
+def now() -> float:
+    return time.time()

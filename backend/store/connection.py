@@ -1,0 +1,235 @@
+"""The workspace's database: one connection that writes, one that only reads, and migrations.
+
+SQLite is the bus between everything that works and everything that shows. Writers use
+`Database.transaction`; viewers use the reading connection, whose `data_version` changes whenever
+any other connection, in this process or another, has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+import aiosqlite
+
+Row = TypeVar("Row")
+Value = str | int | float | bytes | None
+
+BUSY_TIMEOUT_MS = 15_000
+
+
+class StoreError(Exception):
+    """The database cannot be used; the message names the file and the remedy."""
+
+
+# A column that holds JSON text: `typed` decodes it.
+Json = Annotated[Row, "json"]
+
+
+def typed(cls: type[Row], row: sqlite3.Row) -> Row:
+    """Build the dataclass `cls` from the columns of `row` that carry its fields' names.
+
+    Columns typed `bool` come back as bool (or None), columns annotated `Json[...]` are decoded.
+    """
+    values: dict[str, object] = {}
+    for field in dataclasses.fields(cast(Any, cls)):
+        value = row[field.name]
+        if str(field.type).startswith("Json[") and value is not None:
+            value = json.loads(value)
+        elif value is not None and str(field.type) in ("bool", "bool | None"):
+            value = bool(value)
+        values[field.name] = value
+    return cls(**values)
+
+
+class Queries:
+    """Reading queries on one connection."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def fetch_all(self, sql: str, parameters: Sequence[Value] = ()) -> list[sqlite3.Row]:
+        return list(await self._connection.execute_fetchall(sql, parameters))
+
+    async def fetch_one(self, sql: str, parameters: Sequence[Value] = ()) -> sqlite3.Row | None:
+        rows = await self.fetch_all(sql, parameters)
+        return rows[0] if rows else None
+
+    async def fetch_value(self, sql: str, parameters: Sequence[Value] = ()) -> Any:
+        """The first column of the first row, None where there is no row."""
+        row = await self.fetch_one(sql, parameters)
+        return None if row is None else row[0]
+
+    async def rows(self, cls: type[Row], sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
+        return [typed(cls, row) for row in await self.fetch_all(sql, parameters)]
+
+    async def row(self, cls: type[Row], sql: str, parameters: Sequence[Value] = ()) -> Row | None:
+        found = await self.fetch_one(sql, parameters)
+        return None if found is None else typed(cls, found)
+
+
+class Transaction(Queries):
+    """An open write transaction: sees its own changes, commits when its block ends."""
+
+    async def execute(self, sql: str, parameters: Sequence[Value] = ()) -> int:
+        """Run one statement; the number of rows it changed."""
+        cursor = await self._connection.execute(sql, parameters)
+        return cursor.rowcount
+
+    async def insert(self, sql: str, parameters: Sequence[Value] = ()) -> int:
+        """Run one INSERT; the new row's id."""
+        cursor = await self._connection.execute(sql, parameters)
+        return cursor.lastrowid or 0
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        await self._connection.executemany(sql, rows)
+
+
+class Database(Queries):
+    """The open database. Reading goes through the reading connection, outside of any transaction."""
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        super().__init__(reader)
+        self.path = path
+        self._writer = writer
+        self._write_lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A write transaction, rolled back whole if its block raises.
+
+        Raises StoreError when the disk is full or another process holds the database too long.
+        """
+        async with self._write_lock:
+            try:
+                await self._writer.execute("BEGIN IMMEDIATE")
+                yield Transaction(self._writer)
+                await self._writer.commit()
+            except BaseException as error:
+                # Shielded: a cancelled task must not leave the transaction open for the next one.
+                await asyncio.shield(self._writer.rollback())
+                if isinstance(error, sqlite3.OperationalError):
+                    raise _explain(self.path, error) from error
+                raise
+
+    async def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        return int(await self.fetch_value("PRAGMA data_version"))
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent copy of the whole database, while others go on working."""
+        temporary = target.with_name(target.name + ".part")
+        async with aiosqlite.connect(temporary) as copy:
+            await self._connection.backup(copy)
+        os.replace(temporary, target)
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._connection.close()
+
+
+def _explain(path: Path, error: sqlite3.OperationalError) -> StoreError:
+    text = str(error)
+    if "full" in text:
+        return StoreError(
+            f"{path}: the disk is full; nothing was lost. Free space (hafs-tui prune) and go on."
+        )
+    if "locked" in text:
+        return StoreError(f"{path}: another program holds the database; close it and try again.")
+    if "unable to open" in text:
+        return StoreError(f"{path}: cannot be opened; check that the folder exists and is yours to write.")
+    return StoreError(f"{path}: {text}")
+
+
+def migrations() -> list[tuple[int, str]]:
+    """The numbered SQL files, in order: [(number, text)]."""
+    folder = resources.files("backend.store") / "migrations"
+    files = sorted((f.name, f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql"))
+    return [(int(name.split("_", 1)[0]), text) for name, text in files]
+
+
+async def _migrate(path: Path, connection: aiosqlite.Connection) -> None:
+    steps = migrations()
+    newest = steps[-1][0]
+    version = await Queries(connection).fetch_value("PRAGMA user_version")
+    if version > newest:
+        raise StoreError(
+            f"{path}: made by a newer hafs-tui (schema {version}, this one knows {newest}). "
+            "Upgrade the program, or name another workspace with --home."
+        )
+    for number, text in steps:
+        if number <= version:
+            continue
+        # executescript commits by itself, so the transaction is part of the script; the check of
+        # user_version inside it keeps two programs that start at once from migrating twice.
+        await connection.execute("BEGIN EXCLUSIVE")
+        if await Queries(connection).fetch_value("PRAGMA user_version") >= number:
+            await connection.commit()
+            continue
+        try:
+            for statement in _statements(text):
+                await connection.execute(statement)
+            await connection.execute(f"PRAGMA user_version = {number}")
+            await connection.commit()
+        except BaseException:
+            await connection.rollback()
+            raise
+
+
+def _statements(script: str) -> Iterable[str]:
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+
+
+async def _connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    if read_only:
+        await connection.execute("PRAGMA query_only = ON")
+    else:
+        await connection.execute("PRAGMA journal_mode = WAL")
+        await connection.execute("PRAGMA synchronous = FULL")
+        await connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+async def open_database(path: Path) -> Database:
+    """Open (and make, and migrate) the database at `path`.
+
+    Raises StoreError for a newer schema, a damaged file or a folder that cannot be written.
+    """
+    opened: list[aiosqlite.Connection] = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = await _connect(path, read_only=False)
+        opened.append(writer)
+        await _migrate(path, writer)
+        reader = await _connect(path, read_only=True)
+        opened.append(reader)
+    except BaseException as error:
+        for connection in opened:
+            await connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise _explain(path, error) from error
+        if isinstance(error, sqlite3.DatabaseError):
+            raise StoreError(
+                f"{path}: not a database, or damaged ({error}). It was left as it is; "
+                "restore a backup beside it (hafs-tui backup made one) or name another --home."
+            ) from error
+        if isinstance(error, OSError):
+            raise StoreError(f"{path.parent}: cannot be made or written: {error.strerror}") from error
+        raise
+    return Database(path, writer, reader)

@@ -1,0 +1,96 @@
+"""Who may write for a resource ("campaign:NAME", "job:ID"): an owner and its heartbeat.
+
+A lease is free when nobody holds it, when its holder is a process of this machine that no longer
+lives, or when the heartbeat is older than `EXPIRY_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import psutil
+
+from backend.store.clock import now
+from backend.store.connection import Database, Queries, Transaction
+
+HEARTBEAT_S = 3.0
+EXPIRY_S = 20.0
+
+
+class LeaseHeldError(Exception):
+    """Another living process works on this resource."""
+
+
+def this_process() -> str:
+    """Names this process: host, pid and start time, so that a reused pid is another owner."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}:{pid}:{psutil.Process(pid).create_time():.2f}"
+
+
+def _lives(owner: str) -> bool:
+    host, pid, started = owner.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def holder(queries: Queries, resource: str) -> str | None:
+    """The living owner of the resource, or None."""
+    row = await queries.fetch_one("SELECT owner, heartbeat FROM leases WHERE resource = ?", (resource,))
+    if row is None or now() - row["heartbeat"] > EXPIRY_S or not _lives(row["owner"]):
+        return None
+    return str(row["owner"])
+
+
+async def take(transaction: Transaction, resource: str, owner: str) -> None:
+    """Take or renew the lease; raises LeaseHeldError when another owner lives."""
+    held = await holder(transaction, resource)
+    if held not in (None, owner):
+        raise LeaseHeldError(
+            f"{resource} is being worked on by another process ({held}); watch it, or end that one first"
+        )
+    await transaction.execute(
+        "INSERT INTO leases (resource, owner, heartbeat) VALUES (?, ?, ?) "
+        "ON CONFLICT (resource) DO UPDATE SET owner = excluded.owner, heartbeat = excluded.heartbeat",
+        (resource, owner, now()),
+    )
+
+
+@asynccontextmanager
+async def hold(database: Database, resource: str) -> AsyncIterator[None]:
+    """Hold the lease of `resource` for the block, renewing its heartbeat.
+
+    Raises LeaseHeldError when another process, or another task of this one, holds it.
+    """
+    owner = this_process()
+    async with database.transaction() as transaction:
+        if await holder(transaction, resource) is not None:
+            raise LeaseHeldError(
+                f"{resource} is already being worked on; watch it, or end that process first"
+            )
+        await take(transaction, resource, owner)
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            async with database.transaction() as transaction:
+                await take(transaction, resource, owner)
+
+    heart = asyncio.create_task(renew(), name=f"lease {resource}")
+    try:
+        yield
+    finally:
+        heart.cancel()
+        with suppress(asyncio.CancelledError):
+            await heart
+        async with database.transaction() as transaction:
+            await transaction.execute(
+                "DELETE FROM leases WHERE resource = ? AND owner = ?", (resource, owner)
+            )

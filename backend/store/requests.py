@@ -1,0 +1,153 @@
+"""Rows of requests: the ledger of every call of a provider.
+
+A row stands before the request is sent and the raw answer before it is judged, so a crash can
+neither lose a paid answer nor hide a possible charge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from backend.store.clock import now
+from backend.store.connection import Queries, Transaction
+
+Purpose = Literal["generate", "candidate", "judge", "evaluate", "chat"]
+RequestState = Literal["sent", "answered", "failed", "unanswered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    id: int
+    purpose: Purpose
+    campaign_id: int | None
+    domain: str | None
+    ordinal: int | None
+    content_key: str
+    attempt: int
+    provider: str
+    model: str
+    prompt: str
+    routing: str | None
+    state: RequestState
+    error_kind: str | None
+    error_message: str | None
+    raw: bytes | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    cost_usd: float | None
+    sent_at: float
+    ended_at: float | None
+    judged: bool
+
+
+async def insert_sent(
+    transaction: Transaction,
+    *,
+    purpose: Purpose,
+    content_key: str,
+    provider: str,
+    model: str,
+    prompt: str,
+    campaign_id: int | None = None,
+    domain: str | None = None,
+    ordinal: int | None = None,
+    routing: str | None = None,
+) -> int:
+    """Record the next attempt of `content_key` as about to be sent; the request's id."""
+    attempt = await transaction.fetch_value(
+        "SELECT coalesce(max(attempt), 0) + 1 FROM requests WHERE content_key = ?", (content_key,)
+    )
+    return await transaction.insert(
+        "INSERT INTO requests (purpose, campaign_id, domain, ordinal, content_key, attempt, provider, model, prompt, "
+        "routing, state, sent_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sent', ?)",
+        (
+            purpose,
+            campaign_id,
+            domain,
+            ordinal,
+            content_key,
+            attempt,
+            provider,
+            model,
+            prompt,
+            routing,
+            now(),
+        ),
+    )
+
+
+async def record_answer(transaction: Transaction, request_id: int, raw: bytes) -> None:
+    """Keep the raw answer, before anybody looks into it."""
+    await transaction.execute(
+        "UPDATE requests SET state = 'answered', raw = ?, ended_at = ? WHERE id = ?", (raw, now(), request_id)
+    )
+
+
+async def record_usage(
+    transaction: Transaction, request_id: int, prompt: int | None, completion: int | None, cached: int | None,
+    cost_usd: float | None,
+) -> None:  # fmt: skip
+    await transaction.execute(
+        "UPDATE requests SET prompt_tokens = ?, completion_tokens = ?, cached_tokens = ?, cost_usd = ? WHERE id = ?",
+        (prompt, completion, cached, cost_usd, request_id),
+    )
+
+
+async def record_failure(transaction: Transaction, request_id: int, kind: str, message: str) -> None:
+    """A failure that the provider told us of, or an answer that is no sample; the raw answer stays."""
+    await transaction.execute(
+        "UPDATE requests SET state = 'failed', error_kind = ?, error_message = ?, ended_at = coalesce(ended_at, ?), "
+        "judged = 1 WHERE id = ?",
+        (kind, message, now(), request_id),
+    )
+
+
+async def mark_judged(transaction: Transaction, request_id: int) -> None:
+    await transaction.execute("UPDATE requests SET judged = 1 WHERE id = ?", (request_id,))
+
+
+async def mark_unanswered(transaction: Transaction, request_id: int, message: str) -> None:
+    """In flight when its sender ended, cut or timed out: it may have been charged."""
+    await transaction.execute(
+        "UPDATE requests SET state = 'unanswered', error_kind = coalesce(error_kind, 'unanswered'), "
+        "error_message = ?, ended_at = ?, judged = 1 WHERE id = ?",
+        (message, now(), request_id),
+    )
+
+
+async def answered_unjudged(queries: Queries, campaign_id: int) -> list[Request]:
+    """Answers that were paid for and stored, but not judged before the last end."""
+    return await queries.rows(
+        Request,
+        "SELECT * FROM requests WHERE campaign_id = ? AND state = 'answered' AND judged = 0 ORDER BY id",
+        (campaign_id,),
+    )
+
+
+async def in_flight(queries: Queries, campaign_id: int) -> list[Request]:
+    return await queries.rows(
+        Request, "SELECT * FROM requests WHERE campaign_id = ? AND state = 'sent' ORDER BY id", (campaign_id,)
+    )
+
+
+async def last_failures(queries: Queries, campaign_id: int, limit: int = 20) -> list[Request]:
+    """The newest failures and unanswered requests, newest first."""
+    return await queries.rows(
+        Request,
+        "SELECT * FROM requests WHERE campaign_id = ? AND state IN ('failed', 'unanswered') ORDER BY id DESC LIMIT ?",
+        (campaign_id, limit),
+    )
+
+
+async def by_id(queries: Queries, request_id: int) -> Request | None:
+    return await queries.row(Request, "SELECT * FROM requests WHERE id = ?", (request_id,))
+
+
+async def answered_by_key(queries: Queries, content_key: str) -> Request | None:
+    """A complete answer to this very question, if one was ever stored."""
+    return await queries.row(
+        Request, "SELECT * FROM requests WHERE content_key = ? AND state = 'answered' ORDER BY attempt LIMIT 1",
+        (content_key,),
+    )  # fmt: skip

@@ -1,0 +1,216 @@
+"""Rows of samples, their gates' results and revisions, and what makes duplicates findable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from backend.store.clock import now
+from backend.store.connection import Json, Queries, Transaction, Value
+
+SampleState = Literal["pending", "approved", "rejected", "flagged", "gated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample as it is now. "gated" is one that a gate refused, the other states are reviewers'."""
+
+    id: int
+    uid: str
+    campaign_id: int | None
+    request_id: int | None
+    domain: str
+    family: str
+    source: str
+    state: SampleState
+    revision: int
+    instruction: str
+    input: str
+    output: str
+    score: float | None
+    rating: int | None
+    provider: str | None
+    model: str | None
+    exact_hash: str
+    extra: Json[dict[str, Any]]
+    created_at: float
+    decided_at: float | None
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    name: str
+    passed: bool | None
+    figure: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a list of samples shows; an empty field filters nothing. `text` is full-text search."""
+
+    campaign: str | None = None
+    domain: str | None = None
+    states: tuple[SampleState, ...] = field(default=())
+    min_score: float | None = None
+    model: str | None = None
+    text: str | None = None
+
+
+async def insert(
+    transaction: Transaction,
+    *,
+    uid: str,
+    domain: str,
+    family: str,
+    source: str,
+    state: SampleState,
+    instruction: str,
+    input: str,
+    output: str,
+    exact_hash: str,
+    author: str,
+    campaign_id: int | None = None,
+    request_id: int | None = None,
+    score: float | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    extra: str = "{}",
+    created_at: float | None = None,
+) -> int:
+    """Insert a sample with its first revision; its id."""
+    at = now() if created_at is None else created_at
+    sample_id = await transaction.insert(
+        "INSERT INTO samples (uid, campaign_id, request_id, domain, family, source, state, instruction, input, output, "
+        "score, provider, model, exact_hash, extra, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (uid, campaign_id, request_id, domain, family, source, state, instruction, input, output, score, provider,
+         model, exact_hash, extra, at),
+    )  # fmt: skip
+    await insert_revision(transaction, sample_id, 1, instruction, input, output, author)
+    return sample_id
+
+
+async def insert_revision(
+    transaction: Transaction, sample_id: int, revision: int, instruction: str, input: str, output: str, author: str
+) -> None:  # fmt: skip
+    await transaction.execute(
+        "INSERT INTO revisions (sample_id, revision, instruction, input, output, author, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (sample_id, revision, instruction, input, output, author, now()),
+    )
+
+
+async def insert_gates(transaction: Transaction, sample_id: int, gates: Iterable[GateRow]) -> None:
+    await transaction.execute_many(
+        "INSERT INTO gates (sample_id, position, name, passed, figure, reason) VALUES (?, ?, ?, ?, ?, ?)",
+        [(sample_id, n, g.name, None if g.passed is None else int(g.passed), g.figure, g.reason)
+         for n, g in enumerate(gates)],
+    )  # fmt: skip
+
+
+async def gates(queries: Queries, sample_id: int) -> list[GateRow]:
+    return await queries.rows(
+        GateRow,
+        "SELECT name, passed, figure, reason FROM gates WHERE sample_id = ? ORDER BY position",
+        (sample_id,),
+    )
+
+
+async def by_id(queries: Queries, sample_id: int) -> Sample | None:
+    return await queries.row(Sample, "SELECT * FROM samples WHERE id = ?", (sample_id,))
+
+
+async def by_uid(queries: Queries, uid: str) -> Sample | None:
+    return await queries.row(Sample, "SELECT * FROM samples WHERE uid = ?", (uid,))
+
+
+async def by_ids(queries: Queries, ids: Sequence[int]) -> list[Sample]:
+    """The samples with these ids, in the order asked for; ids that are not there are left out."""
+    marks = ",".join("?" * len(ids))
+    found = await queries.rows(Sample, f"SELECT * FROM samples WHERE id IN ({marks})", tuple(ids))  # noqa: S608
+    place = {sample.id: sample for sample in found}
+    return [place[i] for i in ids if i in place]
+
+
+def match_query(text: str) -> str:
+    """User's words as an FTS5 query that cannot be a syntax error: every word quoted, the last a prefix."""
+    words = [word.replace('"', '""') for word in text.split()]
+    return " ".join(f'"{word}"' for word in words) + ("*" if words else "")
+
+
+def where(filters: Filter) -> tuple[str, list[Value]]:
+    """The filter as an SQL condition on `samples` and its parameters."""
+    parts: list[str] = []
+    values: list[Value] = []
+    if filters.campaign is not None:
+        parts.append("samples.campaign_id = (SELECT id FROM campaigns WHERE name = ?)")
+        values.append(filters.campaign)
+    if filters.domain is not None:
+        parts.append("samples.domain = ?")
+        values.append(filters.domain)
+    if filters.states:
+        parts.append(f"samples.state IN ({','.join('?' * len(filters.states))})")
+        values.extend(filters.states)
+    if filters.min_score is not None:
+        parts.append("samples.score >= ?")
+        values.append(filters.min_score)
+    if filters.model is not None:
+        parts.append("samples.model = ?")
+        values.append(filters.model)
+    if filters.text and filters.text.strip():
+        parts.append("samples.id IN (SELECT rowid FROM samples_fts WHERE samples_fts MATCH ?)")
+        values.append(match_query(filters.text))
+    return (" AND ".join(parts) or "1"), values
+
+
+async def ids(queries: Queries, filters: Filter, *, newest_first: bool = True, limit: int = -1) -> list[int]:
+    """The ids that the filter leaves, in id order."""
+    condition, values = where(filters)
+    order = "DESC" if newest_first else "ASC"
+    rows = await queries.fetch_all(
+        f"SELECT id FROM samples WHERE {condition} ORDER BY id {order} LIMIT ?",  # noqa: S608 - values are bound
+        (*values, limit),
+    )
+    return [row[0] for row in rows]
+
+
+async def count_by_state(queries: Queries, filters: Filter = Filter()) -> dict[str, int]:
+    condition, values = where(filters)
+    rows = await queries.fetch_all(
+        f"SELECT state, count(*) FROM samples WHERE {condition} GROUP BY state",  # noqa: S608 - values are bound
+        values,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def id_by_hash(queries: Queries, exact_hash: str) -> int | None:
+    """A sample, not refused by a gate, whose normalised text has this hash."""
+    value = await queries.fetch_value(
+        "SELECT id FROM samples WHERE exact_hash = ? AND state != 'gated' ORDER BY id LIMIT 1", (exact_hash,)
+    )
+    return None if value is None else int(value)
+
+
+async def insert_signature(
+    transaction: Transaction, sample_id: int, signature: bytes, bands: Iterable[int]
+) -> None:
+    await transaction.execute(
+        "INSERT OR REPLACE INTO signatures (sample_id, signature) VALUES (?, ?)", (sample_id, signature)
+    )
+    await transaction.execute_many(
+        "INSERT OR IGNORE INTO bands (band, sample_id) VALUES (?, ?)", [(band, sample_id) for band in bands]
+    )
+
+
+async def sharing_bands(queries: Queries, bands: Sequence[int], limit: int = 50) -> list[tuple[int, bytes]]:
+    """[(sample id, signature)] of samples that share a band: candidates for near duplicates."""
+    marks = ",".join("?" * len(bands))
+    rows = await queries.fetch_all(
+        f"SELECT DISTINCT signatures.sample_id, signature FROM bands "  # noqa: S608 - values are bound
+        f"JOIN signatures USING (sample_id) WHERE band IN ({marks}) LIMIT ?",
+        (*bands, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
