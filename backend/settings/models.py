@@ -1,0 +1,83 @@
+"""The shapes of settings.toml and hosts.toml. Unknown keys are refused; secrets have no place here."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ProviderKind = Literal["openai", "gemini", "anthropic", "ollama", "embedded"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProviderSettings(_Strict):
+    """How a provider is reached. `base_url` None is the provider's own; keys come from the environment
+    or the keyring."""
+
+    base_url: str | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    parallel: Annotated[int, Field(ge=1, le=512)] = 8
+
+
+class CampaignDefaults(_Strict):
+    """What a new campaign has where nothing else is said."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    parallel: Annotated[int, Field(ge=1, le=512)] = 4
+    seed: int = 42
+
+
+class Tools(_Strict):
+    """Programs and libraries that lie elsewhere than where they are looked for."""
+
+    asar: Path | None = None
+    snes_core: Path | None = None
+    gguf_converter: Path | None = None
+
+
+class ReviewSettings(_Strict):
+    """The name under which decisions are recorded."""
+
+    reviewer: Annotated[str, Field(min_length=1)] = Field(default_factory=getpass.getuser)
+
+
+class AppSettings(_Strict):
+    """The look and the keys of the app: `keys` maps an action's id to a key."""
+
+    theme: Literal["dark", "light"] = "dark"
+    keys: dict[str, str] = {}
+
+
+class Settings(_Strict):
+    providers: dict[ProviderKind, ProviderSettings] = {}
+    campaign: CampaignDefaults = CampaignDefaults()
+    tools: Tools = Tools()
+    review: ReviewSettings = Field(default_factory=ReviewSettings)
+    app: AppSettings = AppSettings()
+
+    def provider(self, kind: str) -> ProviderSettings:
+        """The settings of a provider, or the defaults where nothing is set for it."""
+        return {str(k): v for k, v in self.providers.items()}.get(kind, ProviderSettings())
+
+
+class HostSettings(_Strict):
+    """One host of hosts.toml. `root` is the folder under which everything of ours lies there;
+    `python` the interpreter that has the training libraries."""
+
+    kind: Literal["local", "ssh"] = "ssh"
+    address: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    user: str | None = None
+    key: Path | None = None
+    root: str | None = None
+    python: str | None = None
+    scheduler: Literal["none", "slurm"] = "none"
+
+
+class HostsFile(_Strict):
+    hosts: dict[str, HostSettings] = {}
