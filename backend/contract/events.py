@@ -108,7 +108,7 @@ class Perplexity:
 
     `completion` is over the tokens of the answers given their prompts, as trained; `completion_losses` has
     the mean loss of each row (nats a token), in the file's order, for paired comparison. `word_rolling` and
-    `byte_rolling` follow lm-evaluation-harness (disjoint windows, one token of context) over each row's plain
+    `byte_rolling` follow lm-evaluation-harness (disjoint windows, a token of context) over each row's plain
     text: its `text`, else prompt, blank line, answer, without the chat template. `word_stride` scores the same
     text with a window that slides by `stride`, as in Hugging Face's guide; it is lower for long texts.
     """

@@ -1,0 +1,133 @@
+"""Supervised fine-tuning: TRL's SFTTrainer with a LoRA adapter, trained on the answers only."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from backend.contract.events import Done
+from backend.contract.recipe import SftRecipe
+from backend.contract.rows import Messages, training_messages
+from backend.worker.data import eval_file, read_rows, sha256, train_file
+from backend.worker.models import find_model, load_base, load_tokenizer
+from backend.worker.run import Refused, Session, run
+from backend.worker.text import as_text
+from backend.worker.tuning import (
+    Prepared,
+    checkpoint_to_resume,
+    fresh_adapter,
+    precision,
+    train,
+    training_arguments,
+)
+
+_CHECKED_ROWS = 2000
+
+
+def work(recipe: SftRecipe, session: Session) -> Done:
+    """Trains an adapter as the recipe says; `final/` is what it makes.
+
+    Raises:
+        Refused: the data, the model or the output folder cannot be used.
+        Stopped: a stop signal came and a checkpoint was written.
+    """
+    data = train_file(recipe.dataset)
+    held_out = eval_file(recipe.dataset, recipe.eval_dataset)
+    train_rows = read_rows(data, training_messages)
+    eval_rows = read_rows(held_out, training_messages) if held_out else []
+    source = find_model(recipe.base_model)
+    if source.adapter:
+        raise Refused(
+            "adapter_as_base", f"{source.adapter} is an adapter", "merge it first, or give its base"
+        )
+    resume_from = checkpoint_to_resume(recipe, session)
+
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = load_tokenizer(source)
+    dtype, bf16 = precision(recipe, session)
+    arguments = training_arguments(recipe, bool(eval_rows), bf16)
+    trainer = SFTTrainer(
+        model=load_base(source, dtype, recipe.load_in_4bit),
+        args=SFTConfig(**arguments, completion_only_loss=True),
+        train_dataset=Dataset.from_list(_columns(train_rows, tokenizer, session)),
+        eval_dataset=Dataset.from_list(_columns(eval_rows, tokenizer, session)) if eval_rows else None,
+        processing_class=tokenizer,
+        peft_config=fresh_adapter(recipe),
+    )
+    check_labels(trainer, len(train_rows), session)
+    prepared = Prepared("sft", source, sha256(data), len(train_rows))
+    return train(trainer, recipe, prepared, session, resume_from)
+
+
+def check_labels(trainer: Any, rows: int, session: Session) -> None:
+    """Looks at what will really be trained on: the answers are there and end with an end token.
+
+    Judged by the label mask, so a pad token that is also the end token (as SmolLM2's) does no harm.
+
+    Raises:
+        Refused: no row trains an end token, so the model would never learn to stop; or no row is left.
+    """
+    kept = len(trainer.train_dataset)
+    if kept == 0:
+        raise Refused("nothing_to_train", "every prompt alone fills max_length", "raise max_length")
+    if kept < rows:
+        session.warn(
+            "dropped", f"{rows - kept} of {rows} rows: their prompt fills max_length", "raise max_length"
+        )
+    ends = end_tokens(trainer.model, trainer.processing_class)
+    sample = trainer.train_dataset.select(range(min(kept, _CHECKED_ROWS)))
+    without = [
+        row for row in sample if not ends.intersection(label for label in row["labels"] if label != -100)
+    ]
+    cut = sum(len(row["input_ids"]) >= trainer.args.max_length for row in without)
+    if len(without) == len(sample) and cut < len(without):
+        names = trainer.processing_class.convert_ids_to_tokens(sorted(ends))
+        raise Refused(
+            "eos_not_trained",
+            f"no answer ends with an end token ({', '.join(names)}): the model would never learn to stop",
+            "use the instruct model of this family, or correct its chat template or eos_token",
+        )
+    if without:
+        session.warn(
+            "eos_not_trained",
+            f"{len(without)} of {len(sample)} checked rows train no end token, {cut} of them cut by max_length",
+            "raise max_length, or shorten these answers",
+        )
+    _show(trainer)
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Token ids at which generation stops."""
+    named = model.generation_config.eos_token_id
+    several = named if isinstance(named, list) else [named]
+    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
+
+
+def _columns(rows: list[tuple[Messages, Messages]], tokenizer: Any, session: Session) -> list[dict[str, Any]]:
+    """Rows in TRL's columns; as plain text where the model has no chat template."""
+    if tokenizer.chat_template:
+        return [{"prompt": prompt, "completion": completion} for prompt, completion in rows]
+    session.warn("no_chat_template", "the model has no chat template", "prompts are given as plain text")
+    return [
+        {"prompt": as_text(prompt), "completion": completion[-1]["content"]} for prompt, completion in rows
+    ]
+
+
+def _show(trainer: Any) -> None:
+    """The first row as it is trained, in the log: what is masked, and what is learnt."""
+    row = trainer.train_dataset[0]
+    decode = trainer.processing_class.decode
+    learnt = [label for label in row["labels"] if label != -100]
+    masked = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
+    print(f"first row, masked: {decode(masked)!r}\nfirst row, trained: {decode(learnt)!r}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m backend.worker.sft`."""
+    return run("sft", work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
