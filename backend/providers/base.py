@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -203,8 +203,9 @@ class Provider(Protocol):
         """Reads a raw reply. Raises ProviderError("unparsable") when it is not a whole answer."""
         ...
 
-    def stream(self, request: ChatRequest) -> AsyncIterator[str]:
-        """The answer piece by piece, for chat. Raises ProviderError, also when the end mark is missing."""
+    def stream(self, request: ChatRequest) -> AsyncGenerator[str, None]:
+        """The answer piece by piece, for chat. Raises ProviderError, also when the end mark is missing.
+        Whoever may leave it early reads it inside `contextlib.aclosing`."""
         ...
 
     async def models(self) -> list[str]:
