@@ -37,7 +37,9 @@ class HostKeyUnknown(HostError):
 class HostKeyChanged(HostError):
     """The host showed another key than the known one: reinstalled, or not the host it says it is."""
 
-    def __init__(self, host: str, message: str, remedy: str, fingerprint: str, known: tuple[str, ...]) -> None:
+    def __init__(
+        self, host: str, message: str, remedy: str, fingerprint: str, known: tuple[str, ...]
+    ) -> None:
         super().__init__(host, "check the host key", message, remedy)
         self.fingerprint = fingerprint
         self.known = known
@@ -45,3 +47,11 @@ class HostKeyChanged(HostError):
 
 class NoSuchJob(HostError):
     """The host has no folder for this job id."""
+
+
+class Refused(HostError):
+    """The agent on the host could not do what was asked. `kind` is a word that code may look at."""
+
+    def __init__(self, host: str, step: str, message: str, remedy: str, kind: str) -> None:
+        super().__init__(host, step, message, remedy)
+        self.kind = kind

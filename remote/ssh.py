@@ -1,0 +1,253 @@
+"""A host over SSH: one connection, strict about host keys, and the agent sent under its own hash.
+
+The command given to the host's shell is only the start of the agent: everything else is data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shlex
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import asyncssh
+
+from remote.client import AgentHost
+from remote.errors import HostError, HostKeyChanged, HostKeyUnknown, LinkLost
+from remote.host import HostConfig
+from remote.local import AGENT
+from remote.session import Channel, Session, open_session
+
+KEEPALIVE_S, KEEPALIVE_MISSES = 3, 3  # a dead link is noticed after 12 s
+AGENT_FOLDER = ".hafs-agent"  # in the home folder there, where both SFTP and a command begin
+PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\\-]+")  # needs quoting in no shell
+CIPHERS = "^aes128-gcm@openssh.com"
+
+
+class SshConnector:
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+        self._lock = asyncio.Lock()
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._forwards: dict[int, asyncssh.SSHListener] = {}
+        self._agent: str | None = None  # where it lies there, once it was sent
+
+    async def open_session(self) -> Session:
+        connection = await self._connected()
+        name = self._config.name
+        try:
+            command = await self._command(connection)
+            process = await connection.create_process(command, encoding=None)
+        except (asyncssh.Error, OSError) as error:
+            raise LinkLost(name, "start the agent", words_of(error), "Try again.") from error
+
+        async def end() -> int | None:
+            """Closing the channel ends the agent's input, and so the agent."""
+            with suppress(OSError):
+                process.stdin.write_eof()
+            with suppress(TimeoutError, asyncssh.Error):
+                async with asyncio.timeout(3.0):
+                    await process.wait_closed()
+            process.close()
+            return process.exit_status
+
+        return await open_session(
+            name, Channel(process.stdout, process.stdin, process.stderr, end), self._config.root
+        )
+
+    async def forward(self, port: int) -> int:
+        connection = await self._connected()
+        if port not in self._forwards:
+            self._forwards[port] = await self._listen(connection, port, 0)
+        return self._forwards[port].get_port()
+
+    async def aclose(self) -> None:
+        async with self._lock:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            with suppress(TimeoutError, asyncssh.Error, OSError):
+                async with asyncio.timeout(3.0):
+                    await self._connection.wait_closed()
+            self._connection.abort()
+            self._connection = None
+
+    async def _connected(self) -> asyncssh.SSHClientConnection:
+        async with self._lock:
+            if self._connection is not None and not self._connection.is_closed():
+                return self._connection
+            await self._drop()
+            self._connection = await connect(self._config)
+            for port, old in list(self._forwards.items()):
+                old.close()
+                await old.wait_closed()
+                self._forwards[port] = await self._listen(self._connection, port, old.get_port())
+            return self._connection
+
+    async def _listen(
+        self, connection: asyncssh.SSHClientConnection, port: int, local_port: int
+    ) -> asyncssh.SSHListener:
+        try:
+            return await connection.forward_local_port("127.0.0.1", local_port, "127.0.0.1", port)
+        except (OSError, asyncssh.Error) as error:
+            raise LinkLost(
+                self._config.name, f"forward port {port}", words_of(error), "Try again."
+            ) from error
+
+    async def _command(self, connection: asyncssh.SSHClientConnection) -> str:
+        if self._agent is None:
+            self._agent = await self._send_agent(connection)
+        python = self._config.python or "python3"
+        quoted = python if PLAIN.fullmatch(python) else shlex.quote(python)
+        return f"{quoted} -I -u -X utf8 {self._agent} serve"
+
+    async def _send_agent(self, connection: asyncssh.SSHClientConnection) -> str:
+        """Put the agent there under its hash, whole or not at all. Its path, from the home folder."""
+        code = await asyncio.to_thread(AGENT.read_bytes)
+        path = f"{AGENT_FOLDER}/agent-{hashlib.sha256(code).hexdigest()[:16]}.py"
+        try:
+            async with connection.start_sftp_client() as sftp:
+                if await sftp.exists(path) and await sftp.getsize(path) == len(code):
+                    return path
+                await sftp.makedirs(AGENT_FOLDER, attrs=asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+                part = f"{path}.{id(connection):x}.part"
+                async with sftp.open(part, "wb") as file:
+                    await file.write(code)
+                try:
+                    await sftp.posix_rename(part, path)
+                except asyncssh.SFTPError:  # not every server has it, and a plain one replaces nothing
+                    await sftp.rename(part, path)
+        except asyncssh.SFTPError as error:
+            remedy = "Check the free space and the rights of the home folder there."
+            raise HostError(self._config.name, "send the agent", words_of(error), remedy) from error
+        except asyncssh.ChannelOpenError as error:
+            remedy = "Does the host's sshd have its `Subsystem sftp` line?"
+            raise HostError(self._config.name, "send the agent", words_of(error), remedy) from error
+        return path
+
+
+class HostKeys(asyncssh.SSHClient):
+    """Looks into known_hosts for asyncssh, and remembers what it saw, to tell unknown from changed."""
+
+    def __init__(self, config: HostConfig) -> None:
+        self.file = config.known_hosts or Path("~/.ssh/known_hosts").expanduser()
+        self.text = self.file.read_text(errors="replace") if self.file.is_file() else ""
+        self.accept_new = config.accept_new
+        self.place = ""
+        self.known: tuple[str, ...] = ()
+        self.offered: asyncssh.SSHKey | None = None
+
+    def lookup(self, host: str, addr: str, port: int | None) -> object:
+        self.place = f"[{host}]:{port}" if port else host
+        found = asyncssh.import_known_hosts(self.text).match(host, addr, port)
+        self.known = tuple(key.get_fingerprint() for key in found[0])
+        return found
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Asked only when the key is not among the known ones."""
+        self.offered = key
+        return self.accept_new and not self.known
+
+    def remember(self) -> None:
+        """Append a key that was accepted as new, after the server proved that it has it."""
+        if self.offered is None:
+            return
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        line = f"{self.place} {self.offered.export_public_key('openssh').decode().strip()}\n"
+        with self.file.open("a") as file:
+            file.write(line if not self.text or self.text.endswith("\n") else "\n" + line)
+
+    def refusal(self, config: HostConfig) -> HostError:
+        fingerprint = self.offered.get_fingerprint() if self.offered else "of another kind"
+        if self.known:
+            known = ", ".join(self.known)
+            return HostKeyChanged(
+                config.name,
+                f"{self.place} showed another host key than the known one.\n"
+                f"  known: {known}\n  shown: {fingerprint}",
+                f"If the host was reinstalled, compare the shown fingerprint on the host itself, then remove "
+                f"its lines from {self.file}. If not, somebody may be in between: do not connect.",
+                fingerprint,
+                self.known,
+            )
+        return HostKeyUnknown(
+            config.name,
+            f"the host key of {self.place} is not known. It showed {fingerprint}",
+            "Compare that fingerprint with the host's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
+            f"then accept it (--accept-new): it is added to {self.file}.",
+            fingerprint,
+        )
+
+
+async def connect(config: HostConfig) -> asyncssh.SSHClientConnection:
+    """A connection whose host key was checked. Raises HostError; LinkLost where waiting may help."""
+    name = config.name
+    where = config.address or name
+    keys = await asyncio.to_thread(HostKeys, config)
+    options: dict[str, object] = {
+        "client_factory": lambda: keys,
+        "known_hosts": keys.lookup,
+        "keepalive_interval": KEEPALIVE_S,
+        "keepalive_count_max": KEEPALIVE_MISSES,
+        "connect_timeout": config.connect_timeout_s,
+        "login_timeout": config.connect_timeout_s + 10.0,
+        "encryption_algs": CIPHERS,
+    }
+    if config.port is not None:
+        options["port"] = config.port
+    if config.user is not None:
+        options["username"] = config.user
+    if config.key is not None:
+        options["client_keys"] = [str(config.key.expanduser())]
+    if config.ssh_config is not None:
+        options["config"] = [str(config.ssh_config)]
+    address = f"{where}:{config.port}" if config.port else where
+    try:
+        connection = await asyncssh.connect(where, **options)
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise keys.refusal(config) from error
+    except asyncssh.KeyExchangeFailed as error:
+        if keys.known:  # it has no key of the known kind any more
+            raise keys.refusal(config) from error
+        raise HostError(name, "connect", words_of(error), "The host's sshd may be too old.") from error
+    except asyncssh.PermissionDenied as error:
+        user = f"user {config.user}" if config.user else "the user of your SSH settings"
+        key = f"key {config.key}" if config.key else "none of your keys"
+        remedy = "Add the public key to ~/.ssh/authorized_keys there, or give the right `user` and `key`."
+        message = f"{address} let {user} in with {key}: no. {words_of(error)}"
+        raise HostError(name, "log in", message, remedy) from error
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, asyncssh.ConfigParseError) as error:
+        remedy = "Check the key file and ~/.ssh/config; a key with a passphrase goes through ssh-agent."
+        raise HostError(name, "read the SSH settings", words_of(error), remedy) from error
+    except FileNotFoundError as error:
+        raise HostError(name, "read the SSH settings", str(error), "Check the path of the key.") from error
+    except socket.gaierror as error:
+        remedy = "Check the address, and that you are on the right network."
+        raise LinkLost(name, "connect", f"{where} is not known by name: {error.strerror}", remedy) from error
+    except TimeoutError as error:
+        message = f"no answer from {address} within {config.connect_timeout_s:g} s"
+        remedy = "Is the host on and in reach? Check address, port, network and firewall."
+        raise LinkLost(name, "connect", message, remedy) from error
+    except ConnectionRefusedError as error:
+        message = f"{address} refused the connection"
+        raise LinkLost(name, "connect", message, "Is sshd running there, on that port?") from error
+    except (OSError, asyncssh.Error) as error:
+        message = f"{address}: {words_of(error)}"
+        raise LinkLost(
+            name, "connect", message, "Check address, port and network, then try again."
+        ) from error
+    await asyncio.to_thread(keys.remember)
+    return connection
+
+
+def words_of(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def ssh_host(config: HostConfig) -> AgentHost:
+    return AgentHost(config.name, SshConnector(config))
