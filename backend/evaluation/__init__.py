@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, metrics, statistics that say how sure a difference is, and the report."""
