@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import secrets
 import shlex
 import socket
 from contextlib import suppress
@@ -22,8 +23,8 @@ from remote.local import AGENT
 from remote.session import Channel, Session, open_session
 
 KEEPALIVE_S, KEEPALIVE_MISSES = 3, 3  # a dead link is noticed after 12 s
-AGENT_FOLDER = ".hafs-agent"  # in the home folder there, where both SFTP and a command begin
 PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\\-]+")  # needs quoting in no shell
+DRIVE = re.compile(r"[A-Za-z]:/")
 CIPHERS = "^aes128-gcm@openssh.com"
 
 
@@ -103,32 +104,42 @@ class SshConnector:
         if self._agent is None:
             self._agent = await self._send_agent(connection)
         python = self._config.python or "python3"
-        quoted = python if PLAIN.fullmatch(python) else shlex.quote(python)
-        return f"{quoted} -I -u -X utf8 {self._agent} serve"
+        return f"{quoted(python)} -I -u -X utf8 {quoted(self._agent)} serve"
 
     async def _send_agent(self, connection: asyncssh.SSHClientConnection) -> str:
-        """Put the agent there under its hash, whole or not at all. Its path, from the home folder."""
+        """Put the agent under the root there, under its hash, whole or not at all. Its path for a shell."""
         code = await asyncio.to_thread(AGENT.read_bytes)
-        path = f"{AGENT_FOLDER}/agent-{hashlib.sha256(code).hexdigest()[:16]}.py"
+        folder = f"{from_home(self._config.root)}/agent"
+        name = f"agent-{hashlib.sha256(code).hexdigest()[:16]}.py"
+        sftp_folder = f"/{folder}" if DRIVE.match(folder) else folder
+        path, part = f"{sftp_folder}/{name}", f"{sftp_folder}/{name}.{secrets.token_hex(4)}.part"
         try:
             async with connection.start_sftp_client() as sftp:
-                if await sftp.exists(path) and await sftp.getsize(path) == len(code):
-                    return path
-                await sftp.makedirs(AGENT_FOLDER, attrs=asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
-                part = f"{path}.{id(connection):x}.part"
-                async with sftp.open(part, "wb") as file:
-                    await file.write(code)
-                try:
-                    await sftp.posix_rename(part, path)
-                except asyncssh.SFTPError:  # not every server has it, and a plain one replaces nothing
-                    await sftp.rename(part, path)
+                if not (await sftp.exists(path) and await sftp.getsize(path) == len(code)):
+                    await sftp.makedirs(sftp_folder, exist_ok=True)
+                    async with sftp.open(part, "wb") as file:
+                        await file.write(code)
+                    try:
+                        await sftp.posix_rename(part, path)
+                    except asyncssh.SFTPError:  # not every server has it, and a plain one replaces nothing
+                        await sftp.rename(part, path)
         except asyncssh.SFTPError as error:
-            remedy = "Check the free space and the rights of the home folder there."
+            remedy = f"Check the free space and the rights of the host's root folder, {self._config.root}."
             raise HostError(self._config.name, "send the agent", words_of(error), remedy) from error
         except asyncssh.ChannelOpenError as error:
             remedy = "Does the host's sshd have its `Subsystem sftp` line?"
             raise HostError(self._config.name, "send the agent", words_of(error), remedy) from error
-        return path
+        return f"{folder}/{name}"
+
+
+def from_home(root: str) -> str:
+    """A root folder as both SFTP and a command understand it: absolute, or from the home folder."""
+    plain = root.replace("\\", "/").rstrip("/")
+    return "." if plain == "~" else plain.removeprefix("~/")
+
+
+def quoted(word: str) -> str:
+    return word if PLAIN.fullmatch(word) else shlex.quote(word)
 
 
 class HostKeys(asyncssh.SSHClient):
