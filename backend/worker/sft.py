@@ -11,7 +11,7 @@ from backend.contract.rows import Messages, training_messages
 from backend.worker.data import eval_file, read_rows, sha256, train_file
 from backend.worker.models import find_model, load_base, load_tokenizer
 from backend.worker.run import Refused, Session, run
-from backend.worker.text import as_text
+from backend.worker.text import as_text, end_tokens
 from backend.worker.tuning import (
     Prepared,
     checkpoint_to_resume,
@@ -96,13 +96,6 @@ def check_labels(trainer: Any, rows: int, session: Session) -> None:
             "raise max_length, or shorten these answers",
         )
     _show(trainer)
-
-
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Token ids at which generation stops."""
-    named = model.generation_config.eos_token_id
-    several = named if isinstance(named, list) else [named]
-    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
 def _columns(rows: list[tuple[Messages, Messages]], tokenizer: Any, session: Session) -> list[dict[str, Any]]:

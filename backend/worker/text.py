@@ -1,4 +1,4 @@
-"""Renders prompts for a model exactly as they are rendered for training."""
+"""Renders prompts for a model exactly as they are rendered for training, and knows where answers end."""
 
 from __future__ import annotations
 
@@ -18,3 +18,19 @@ def render_prompt(tokenizer: Any, prompt: Messages) -> list[int]:
         return list(tokenizer(as_text(prompt))["input_ids"])
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def render_answered(tokenizer: Any, prompt: Messages, completion: Messages) -> list[int]:
+    """Token ids of a prompt with its answer and what the template closes it with."""
+    if not tokenizer.chat_template:
+        text = as_text(prompt) + completion[-1]["content"] + tokenizer.eos_token
+        return list(tokenizer(text)["input_ids"])
+    text = tokenizer.apply_chat_template(prompt + completion, tokenize=False)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Token ids at which generation stops."""
+    named = model.generation_config.eos_token_id
+    several = named if isinstance(named, list) else [named]
+    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}

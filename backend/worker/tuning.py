@@ -73,8 +73,10 @@ def training_arguments(recipe: Recipe, has_eval: bool, bf16: bool) -> dict[str, 
         "fp16": recipe.fp16,
         "bf16": bf16,
         "use_cpu": device() == "cpu",
-        "gradient_checkpointing": recipe.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if recipe.gradient_checkpointing else None,
+        "activation_checkpointing": recipe.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False}
+        if recipe.gradient_checkpointing
+        else None,
         "optim": "paged_adamw_8bit" if recipe.load_in_4bit and device() == "cuda" else "adamw_torch",
         "seed": recipe.seed,
         "eval_strategy": "steps" if has_eval else "no",
