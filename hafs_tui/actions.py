@@ -1,0 +1,150 @@
+"""Every action of the app, in one table: keymap, footer, help and command palette are made from it.
+
+An action is data. Its identifier is `group.name`; a mode's screen (or the app, for the group `app`) has a
+method `do_name` that performs it. What an action needs before it makes sense is a `Need`, whose text is
+the reason that people read when they press the key of an action that is not possible now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Need(Enum):
+    """A condition of an action; the value is what to say when it does not hold."""
+
+    CAMPAIGN = "no campaign is selected: make one with n"
+    CAMPAIGN_RUNS = "this campaign is not running"
+    CAMPAIGN_RESTS = "this campaign is running, or it is over"
+    CAMPAIGN_OPEN = "this campaign is over"
+    SAMPLE = "no sample is selected: change the filter, or run a campaign"
+    DECISION = "there is no decision to undo"
+    UNDONE = "there is no undone decision to bring back"
+    DATASET = "no dataset version is selected: build one with n"
+    APPROVED = "no sample is approved yet: approve some in Review"
+    RUN = "no run is selected"
+    RUN_ACTIVE = "this run has ended"
+    RUN_RESUMABLE = "only a run that stopped before its end can be resumed"
+    RUN_DONE = "this run has no adapter yet"
+    EVALUATION = "no evaluation is selected"
+    TWO_EVALUATIONS = "a comparison needs two evaluations"
+    PAIR = "no pair is selected: generate some with n"
+    MODEL = "there is no model yet: train one in Training"
+    DEPLOYMENT = "no deployment is selected: make one with n"
+    DEPLOYMENT_RUNS = "this deployment is not running"
+    HOST = "no host is selected: add one with n"
+    JOB = "no job is selected"
+    JOB_ACTIVE = "this job has ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One of the app's modes: a screen of its own, opened by its digit or its letter."""
+
+    id: str
+    label: str
+    short: str
+    keys: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing that a person can do, by a key, the palette, or not at all (with the reason)."""
+
+    id: str
+    key: str
+    """Default keys, comma separated, in Textual's names (`a`, `ctrl+p`, `question_mark`)."""
+    label: str
+    help: str
+    needs: tuple[Need, ...] = ()
+    footer: bool = True
+
+    @property
+    def group(self) -> str:
+        """`app`, or the mode that the action belongs to."""
+        return self.id.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The part of the identifier that names the method: `do_<name>`."""
+        return self.id.partition(".")[2]
+
+
+MODES = (
+    Mode("overview", "Overview", "Overview", "1,O", "What runs now, what waits for you, what came out."),
+    Mode(
+        "campaigns", "Campaigns", "Campaigns", "2,C", "Generate samples: targets, progress, cost, failures."
+    ),
+    Mode("review", "Review", "Review", "3,R", "Approve, reject and edit samples by keyboard."),
+    Mode("preferences", "Preferences", "Prefs", "4,P", "Candidates, pairs and their margins."),
+    Mode("training", "Training", "Train", "5,T", "Dataset versions, runs and their live curves."),
+    Mode("evaluation", "Evaluation", "Eval", "6,E", "Evaluations, comparisons and verdicts."),
+    Mode("deploy", "Deploy", "Deploy", "7,D", "Serve a model, talk to it, roll it back."),
+    Mode("hosts", "Hosts", "Hosts", "8,H", "Hosts, their jobs and their GPUs."),
+)
+
+_APP = (
+    Action("app.help", "question_mark,f1", "Help", "Show every key, and why some do nothing now."),
+    Action("app.palette", "ctrl+p", "Palette", "Find an action by its name."),
+    Action("app.theme", "ctrl+t", "Theme", "Switch between the dark and the light theme.", footer=False),
+    Action("app.refresh", "ctrl+r", "Refresh", "Read everything on this screen again.", footer=False),
+    Action("app.quit", "q,ctrl+q", "Quit", "Leave; campaigns of this app pause, jobs on hosts go on."),
+)
+
+_CAMPAIGNS = (
+    Action("campaigns.new", "n", "New", "Make a campaign from a form."),
+    Action(
+        "campaigns.run",
+        "s",
+        "Start",
+        "Run the selected campaign in this app.",
+        (Need.CAMPAIGN, Need.CAMPAIGN_RESTS),
+    ),
+    Action(
+        "campaigns.pause",
+        "p",
+        "Pause",
+        "Finish the requests on their way, then stop.",
+        (Need.CAMPAIGN, Need.CAMPAIGN_RUNS),
+    ),
+    Action(
+        "campaigns.cancel",
+        "X",
+        "Cancel",
+        "End the campaign for good; its samples stay.",
+        (Need.CAMPAIGN, Need.CAMPAIGN_OPEN),
+    ),
+    Action(
+        "campaigns.review",
+        "enter",
+        "Review",
+        "Review the samples of the selected campaign.",
+        (Need.CAMPAIGN,),
+    ),
+)
+
+_REVIEW = (
+    Action("review.approve", "a", "Approve", "Approve this sample and go to the next.", (Need.SAMPLE,)),
+    Action("review.reject", "x", "Reject", "Reject this sample and go to the next.", (Need.SAMPLE,)),
+    Action("review.edit", "e", "Edit", "Edit the answer; the original stays as a revision.", (Need.SAMPLE,)),
+    Action("review.skip", "space", "Skip", "Leave this sample for later and go to the next.", (Need.SAMPLE,)),
+    Action("review.flag", "f", "Flag", "Mark this sample for another look.", (Need.SAMPLE,)),
+    Action("review.undo", "u,backspace", "Undo", "Take the last decision back.", (Need.DECISION,)),
+    Action("review.filter", "slash", "Filter", "Filter by text, campaign, domain, state and score."),
+    Action("review.clear", "escape", "All", "Clear the filter.", footer=False),
+)
+
+ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW)
+BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
+
+
+def of_group(group: str) -> tuple[Action, ...]:
+    """The actions of a mode, or of the app, in the order in which the footer shows them."""
+    return tuple(action for action in ACTIONS if action.group == group)
+
+
+def unmet(action: Action, holds: set[Need] | frozenset[Need]) -> Need | None:
+    """The first need of `action` that does not hold, or None when it is possible now."""
+    return next((need for need in action.needs if need not in holds), None)

@@ -1,0 +1,200 @@
+"""The app: eight modes over one database, one action table, and a way out that leaves the terminal whole."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from rich.segment import Segments
+from rich.text import Text
+from textual import events
+from textual.app import App
+from textual.binding import BindingType
+from textual.command import CommandPalette
+from textual.screen import Screen
+
+from backend.store import Database
+from hafs_tui.actions import MODES, of_group
+from hafs_tui.crash import write_crash
+from hafs_tui.feed import Changed, watch
+from hafs_tui.keymap import Keymap, action_bindings, action_of, changes, make_keymap, mode_bindings
+from hafs_tui.mode_screen import ModeScreen
+from hafs_tui.palette import ActionCommands
+from hafs_tui.sanitize import ControlFilter, sanitize
+from hafs_tui.screens import mode_screens
+from hafs_tui.themes import DARK, LIGHT
+from hafs_tui.widgets.help_screen import HelpScreen
+from hafs_tui.widgets.too_small import TooSmall, too_small
+
+Result = TypeVar("Result")
+
+_HANGUP = 129
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Result]):
+    """The result of an action that went well."""
+
+    value: Result
+
+
+class HafsApp(App[None]):
+    """The whole program on a screen.
+
+    `home` is the workspace's folder, `database` an open database whose owner is the caller, `remapped` the
+    user's keys (action identifier to keys).
+    """
+
+    TITLE = "hafs-tui"
+    CSS_PATH = "app.tcss"
+    MODES: ClassVar[dict[str, Any]] = mode_screens()
+    DEFAULT_MODE = "overview"
+    # The palette is opened by our own action, so that its key can be remapped like any other.
+    ENABLE_COMMAND_PALETTE = False
+    COMMANDS: ClassVar[set[Any]] = {ActionCommands}
+    BINDINGS: ClassVar[list[BindingType]] = [*action_bindings(of_group("app")), *mode_bindings()]
+
+    def __init__(self, home: Path, database: Database, *, remapped: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.home = home
+        self.database = database
+        self.keymap: Keymap = make_keymap(remapped)
+        self._filters.append(ControlFilter())
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        self.theme = DARK.name
+        self.crash_log: Path | None = None
+
+    def on_mount(self) -> None:
+        self.set_keymap(changes(self.keymap))
+        for problem in self.keymap.problems:
+            self.tell(problem, severity="warning", title="Settings")
+        self.run_worker(watch(self.database.data_version, self._announce), group="feed")
+        self.set_interval(1.0, self._leave_if_terminal_is_gone)
+
+    def _announce(self) -> None:
+        if isinstance(self.screen, ModeScreen):
+            self.screen.post_message(Changed())
+
+    def _leave_if_terminal_is_gone(self) -> None:
+        # With SIGHUP ignored by whoever started us, a vanished terminal would leave a spinning process.
+        if not self.is_headless and not os.isatty(sys.__stdin__.fileno() if sys.__stdin__ else -1):
+            self.exit(return_code=_HANGUP)
+
+    def on_resize(self, event: events.Resize) -> None:
+        small = too_small(event.size)
+        shown = isinstance(self.screen, TooSmall)
+        if small and not shown:
+            self.push_screen(TooSmall())
+        elif not small and shown:
+            self.pop_screen()
+
+    # Actions
+
+    @property
+    def mode_screen(self) -> ModeScreen[Any] | None:
+        """The screen of the open mode, also under a dialog."""
+        return next((s for s in reversed(self.screen_stack) if isinstance(s, ModeScreen)), None)
+
+    async def action_perform(self, action_id: str) -> None:
+        """Do an action of the app by its identifier."""
+        done = getattr(self, f"do_{action_of(action_id).name}")()
+        if isinstance(done, Coroutine):
+            await done
+
+    async def perform(self, action_id: str) -> None:
+        """Do any action, of the app, of the open mode or of another (which is opened first)."""
+        group, _, name = action_id.partition(".")
+        if group == "mode":
+            self.action_open_mode(name)
+        elif group == "app":
+            await self.action_perform(action_id)
+        else:
+            await self.switch_mode(group)
+            await cast("ModeScreen[Any]", self.screen).action_perform(action_id)
+
+    def action_open_mode(self, mode: str) -> None:
+        if self.current_mode != mode:
+            self.switch_mode(mode)
+
+    def do_help(self) -> None:
+        screen = self.mode_screen
+        if screen is not None and not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.keymap, screen.GROUP, screen.holds()))
+
+    def do_palette(self) -> None:
+        if not CommandPalette.is_open(cast("App[object]", self)):
+            self.push_screen(CommandPalette(id="--command-palette"))
+
+    def do_theme(self) -> None:
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    def do_refresh(self) -> None:
+        if self.mode_screen is not None:
+            self.mode_screen.read_again()
+        self.refresh(layout=True)
+
+    def do_quit(self) -> None:
+        self.exit()
+
+    async def action_quit(self) -> None:
+        self.do_quit()
+
+    # Errors
+
+    def tell(self, message: str, *, severity: str = "information", title: str = "") -> None:
+        """A notification from text of any origin: sanitized, and never markup."""
+        # A title has no way to be plain; markup in it is ours alone, so text of others has no place there.
+        self.notify(
+            sanitize(message),
+            title=sanitize(title).replace("[", "("),
+            severity=cast("Any", severity),
+            markup=False,
+            timeout=8 if severity == "error" else 5,
+        )
+
+    async def guarded(self, job: Coroutine[Any, Any, Result]) -> Done[Result] | None:
+        """Await an action of the backend. An error is told and, unless it explains itself, logged."""
+        try:
+            return Done(await job)
+        except Exception as error:  # the one place where an action's error ends: it is told, and logged
+            if expected(error):
+                self.tell(str(error), severity="error")
+            else:
+                log = write_crash(error, self.home / "logs")
+                self.tell(f"{type(error).__name__}: {error}\nDetails in {log}", severity="error")
+            return None
+
+    def _fatal_error(self) -> None:
+        """Leave after an unhandled error: the traceback goes to a file, the terminal gets its name.
+
+        Textual's own version prints local variables, and in them prompts and keys.
+        """
+        error = self._exception or sys.exc_info()[1] or RuntimeError("unknown error")
+        try:
+            self.crash_log = write_crash(error, self.home / "logs")
+            told = f"hafs-tui stopped on an error ({type(error).__name__}). Details: {self.crash_log}"
+        except OSError as problem:
+            told = f"hafs-tui stopped on an error ({type(error).__name__}); no log: {problem}"
+        rendered = self.console.render(Text(sanitize(told)), self.console.options)
+        self._exit_renderables.append(Segments(rendered))
+        self._close_messages_no_wait()
+
+
+def expected(error: Exception) -> bool:
+    """Whether an error explains itself to a person: those that our own code raises with a remedy."""
+    return type(error).__module__.split(".")[0] in ("backend", "remote", "hafs_tui") or isinstance(
+        error, OSError | ValueError
+    )
+
+
+def screen_of(app: App[Any]) -> Screen[Any]:
+    """The screen on top; for tests and the palette."""
+    return app.screen
+
+
+assert [mode.id for mode in MODES] == list(HafsApp.MODES)  # noqa: S101  a mode without a screen never ships
