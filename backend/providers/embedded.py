@@ -49,8 +49,8 @@ class EmbeddedServer:
 
     `context` is the number of tokens (prompt and answer) of each of `parallel` slots, that is of each request
     in flight; more requests wait in llama.cpp's queue. `gpu_layers` -1 takes as many as fit on a GPU where
-    xllamacpp was built for one; `threads` 0 is all cores but one. Entering raises ProviderError where the engine or the file is missing, the
-    file is no model, or it is not up within `start_timeout_s`.
+    xllamacpp was built for one; `threads` -1 is llama.cpp's own choice. Entering raises ProviderError where
+    the engine or the file is missing, the file is no model, or it is not up within `start_timeout_s`.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class EmbeddedServer:
         context: int = 2048,
         parallel: int = 4,
         gpu_layers: int = -1,
-        threads: int = 0,
+        threads: int = -1,
         start_timeout_s: float = 120.0,
     ) -> None:
         self.gguf = gguf
         self.alias = alias
         self.context = context
         self.parallel = parallel
-        self._more = ("--gpu-layers", str(gpu_layers), "--threads", str(threads or _spare_threads()))
+        self._more = ("--gpu-layers", str(gpu_layers), "--threads", str(threads))
         self._start_timeout_s = start_timeout_s
         self._process: Process | None = None
         self._log: IO[bytes] | None = None
@@ -101,7 +101,7 @@ class EmbeddedServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._arguments(), stdin=PIPE, stdout=PIPE, stderr=self._log
+                *self._arguments(), stdin=PIPE, stdout=PIPE, stderr=self._log, env=_environment()
             )
             self._url = await self._address(self._process)
         except BaseException:
@@ -172,7 +172,7 @@ class EmbeddedServer:
                 self._log = None
 
 
-def _spare_threads() -> int:
-    """All cores but one: llama.cpp's threads wait for each other by spinning, so that with as many of them
-    as cores, any other work on the machine slows an answer down forty times (measured on two cores)."""
-    return max(1, (os.cpu_count() or 2) - 1)
+def _environment() -> dict[str, str]:
+    """Ours, but that OpenMP's threads sleep while they wait for each other. Spinning, with as many of them as
+    cores, any other work on the machine slows an answer down eighty times (measured on two cores)."""
+    return os.environ | {"OMP_WAIT_POLICY": "passive"}

@@ -26,6 +26,7 @@ def main() -> None:
     params.n_gpu_layers = options.gpu_layers
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0  # builds without OpenMP: sleep, do not spin
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.verbosity = 1
@@ -43,7 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--context", type=int, required=True, help="tokens of each slot")
     parser.add_argument("--parallel", type=int, required=True, help="slots")
     parser.add_argument("--gpu-layers", type=int, default=-1, help="-1: as many as fit")
-    parser.add_argument("--threads", type=int, required=True, help="of the CPU")
+    parser.add_argument("--threads", type=int, required=True, help="-1: llama.cpp's choice")
     return parser.parse_args()
 
 
