@@ -22,8 +22,8 @@ _STATES: tuple[SampleState, ...] = get_args(SampleState)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`decided` counts the reviewer's decisions that stand, `left` the pending samples of the filter.
-    `seconds_left` is None until there is a rate to tell it by."""
+    """`decided` counts the samples that the reviewer decided about since then and that stand so, `left` the
+    pending samples of the filter. `seconds_left` is None until there is a rate to tell it by."""
 
     decided: int
     per_minute: float
@@ -81,9 +81,9 @@ async def progress(
 ) -> Progress:
     """How far the reviewer has come since `since` (Unix seconds), and how long the rest takes at that rate."""
     decided = await ws.db.fetch_value(
-        "SELECT count(*) FROM decisions AS d WHERE reviewer = ? AND at >= ? AND kind IN ('approve', 'reject', 'flag') "
-        "AND NOT EXISTS (SELECT 1 FROM decisions AS u WHERE u.sample_id = d.sample_id AND u.undoes = d.id)",
-        (reviewer or ws.settings.review.reviewer, since),
+        "SELECT count(DISTINCT sample_id) FROM decisions JOIN samples ON samples.id = sample_id "
+        "WHERE reviewer = ? AND at >= ? AND decided_at >= ?",
+        (reviewer or ws.settings.review.reviewer, since, since),
     )
     left = (await counts(ws, filter))["pending"]
     minutes = max(now() - since, 1.0) / 60
