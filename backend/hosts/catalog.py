@@ -1,0 +1,128 @@
+"""The hosts that a workspace knows: hosts.toml, how each is opened, and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from backend.settings import HostSettings, SettingsError, Workspace, load_hosts, save_host
+from backend.settings import remove_host as remove_from_file
+from remote import Host, HostConfig, HostError, Probe, open_host
+
+TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+_ASK_VERSIONS = """
+import importlib.metadata, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        found[name] = None
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What a host is, and the version of each training library that its Python has (None: not there)."""
+
+    probe: Probe
+    libraries: dict[str, str | None]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(name for name, version in self.libraries.items() if version is None)
+
+    @property
+    def remedy(self) -> str:
+        """How to bring what is missing; empty where nothing is."""
+        if not self.missing:
+            return ""
+        return (
+            f"Name a Python that has them as `python` of this host, or install them for {self.probe.python}: "
+            f"{self.probe.python} -m pip install {' '.join(self.missing)}"
+        )
+
+
+def list_hosts(ws: Workspace) -> dict[str, HostSettings]:
+    """Every host by name, "local" first. Raises SettingsError."""
+    return load_hosts(ws.config)
+
+
+def host_settings(ws: Workspace, name: str) -> HostSettings:
+    """The settings of a host. Raises SettingsError that names the hosts there are."""
+    hosts = list_hosts(ws)
+    if name not in hosts:
+        raise SettingsError(
+            f"{ws.config / 'hosts.toml'}: no host named {name}; known: {', '.join(hosts)}. "
+            f"Add it: hafs-tui host add {name} --address ADDRESS"
+        )
+    return hosts[name]
+
+
+def add_host(ws: Workspace, name: str, settings: HostSettings) -> None:
+    """Write a host into hosts.toml. Connects to nothing: `probe_host` does. Raises SettingsError."""
+    if settings.kind == "ssh" and not settings.address:
+        raise SettingsError(f"host {name}: an SSH host needs an address (--address)")
+    save_host(ws.config, name, settings)
+
+
+def remove_host(ws: Workspace, name: str) -> None:
+    """Forget a host; what lies on it stays. Raises SettingsError."""
+    remove_from_file(ws.config, name)
+
+
+@asynccontextmanager
+async def open_named_host(ws: Workspace, name: str, *, accept_new: bool = False) -> AsyncIterator[Host]:
+    """The host for a block. Nothing is connected before the first question.
+
+    `accept_new` adds the key of a host never seen to the workspace's known_hosts. Raises SettingsError for
+    an unknown name; what is asked of the host raises HostError (HostKeyUnknown at a first contact).
+    """
+    host = open_host(host_config(ws, name, accept_new=accept_new))
+    try:
+        yield host
+    finally:
+        await host.aclose()
+
+
+def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostConfig:
+    """The named host as `remote` wants it. Raises SettingsError."""
+    settings = host_settings(ws, name)
+    if settings.scheduler == "slurm":
+        raise SettingsError(
+            f"host {name}: scheduler = slurm is not supported yet; use none on its login node or a GPU node"
+        )
+    if settings.kind == "local":
+        root = settings.root or str(ws.host_root)
+        return HostConfig(name, "local", root=root, python=settings.python or "")
+    return HostConfig(
+        name,
+        "ssh",
+        address=settings.address or "",
+        port=settings.port,
+        user=settings.user,
+        key=settings.key,
+        root=settings.root or "~/.hafs",
+        python=settings.python or "",
+        known_hosts=ws.known_hosts,
+        accept_new=accept_new,
+    )
+
+
+async def probe_host(ws: Workspace, name: str, *, accept_new: bool = False) -> HostReport:
+    """Ask a host what it is and which training libraries it has. Raises SettingsError or HostError."""
+    async with open_named_host(ws, name, accept_new=accept_new) as host:
+        return await report_of(host)
+
+
+async def report_of(host: Host) -> HostReport:
+    """The report of an open host. Raises HostError."""
+    probe = await host.probe()
+    asked = await host.run((probe.python, "-c", _ASK_VERSIONS, *TRAINING_LIBRARIES))
+    if asked.exit_code != 0:
+        words = asked.stderr.decode("utf-8", "replace").strip()[-500:]
+        raise HostError(host.name, "ask for the training libraries", words, "Check this host's `python`.")
+    return HostReport(probe, json.loads(asked.stdout.decode().splitlines()[-1]))

@@ -1,0 +1,83 @@
+"""Readings of the hosts' processors and GPUs, kept in memory for the pane that shows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from backend.hosts.catalog import list_hosts, open_named_host
+from backend.settings import SettingsError, Workspace
+from remote import HostError, Reading
+
+_RETRY_S = (2.0, 30.0)
+
+
+class Gauges:
+    """The last readings of each processor or GPU, oldest first. `seconds` is how far back they go.
+
+    `problems` says, by host, why there are none now; `version` grows with every piece of news.
+    """
+
+    def __init__(self, seconds: int = 1800) -> None:
+        self.version = 0
+        self.problems: dict[str, str] = {}
+        self._seconds = seconds
+        self._rings: dict[tuple[str, int], deque[Reading]] = {}
+
+    def add(self, readings: Sequence[Reading]) -> None:
+        """News of one host. A stale reading takes the place of the one that it repeats."""
+        for reading in readings:
+            ring = self._rings.setdefault((reading.host, reading.index), deque(maxlen=self._seconds))
+            if ring and ring[-1].at == reading.at:
+                ring.pop()
+            ring.append(reading)
+            self.problems.pop(reading.host, None)
+        self.version += 1
+
+    def fail(self, host: str, problem: str) -> None:
+        self.problems[host] = problem
+        self.version += 1
+
+    def latest(self) -> list[Reading]:
+        """The newest reading of each, by host and index."""
+        return [self._rings[key][-1] for key in sorted(self._rings)]
+
+    def history(self, host: str, index: int) -> list[Reading]:
+        """Oldest first; empty where there are none."""
+        return list(self._rings.get((host, index), ()))
+
+
+async def watch_gauges(
+    ws: Workspace, gauges: Gauges, names: Sequence[str] | None = None, interval_s: float = 1.0
+) -> None:
+    """Fill the gauges from hosts (all of them where none is named). Never returns: the app owns its task."""
+    async with asyncio.TaskGroup() as group:
+        for name in names if names is not None else list_hosts(ws):
+            group.create_task(_watch(ws, gauges, name, interval_s), name=f"gauges {name}")
+
+
+async def read_gauges(ws: Workspace, name: str) -> list[Reading]:
+    """One list of readings of a host. Raises SettingsError or HostError."""
+    async with open_named_host(ws, name) as host:
+        readings = host.gpus(0.5)
+        try:
+            async for now in readings:
+                return now
+        finally:
+            await readings.aclose()  # type: ignore[attr-defined]
+    return []
+
+
+async def _watch(ws: Workspace, gauges: Gauges, name: str, interval_s: float) -> None:
+    pause, longest = _RETRY_S
+    while True:
+        try:
+            async with open_named_host(ws, name) as host:
+                async for readings in host.gpus(interval_s):
+                    gauges.add(readings)
+                    pause = _RETRY_S[0]
+        except (HostError, SettingsError) as error:
+            gauges.fail(name, str(error))
+        await asyncio.sleep(pause)
+        pause = min(longest, pause * 2)
