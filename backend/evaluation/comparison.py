@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from backend.evaluation.benchmarks import Outcome
 from backend.evaluation.metrics import Perplexity, bleu, chrf
-from backend.evaluation.statistics import Interval, Paired, Verdict, holm, judge, pair, sign_flip_p, wilson
+from backend.evaluation.rates import Interval, wilson
+from backend.evaluation.statistics import Paired, Verdict, holm, judge, pair, sign_flip_p
 
 _T = TypeVar("_T")
 

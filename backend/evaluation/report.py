@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from backend.evaluation.comparison import Change, Comparison, GroupComparison, ItemOutcome
 from backend.evaluation.metrics import Perplexity
-from backend.evaluation.statistics import Interval, Verdict
+from backend.evaluation.rates import Interval
+from backend.evaluation.statistics import Verdict
 
 MOST_CHANGES = 20
 MOST_CHARACTERS = 4_000

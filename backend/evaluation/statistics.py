@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, binomtest, norm
+
+from backend.evaluation.rates import Interval as Interval
+from backend.evaluation.rates import wilson as wilson
 
 VerdictName = Literal["better", "worse", "cannot_tell"]
 Floats = NDArray[np.float64]
@@ -25,17 +28,7 @@ _MOST_KINDS = 2_000
 _MOST_EXACT = 20_000
 _MOST_FLIPPED = 5_000
 _CHUNK = 4_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A two-sided interval, in the units of what it is about."""
-
-    low: float
-    high: float
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +63,11 @@ class Verdict:
     reason: str
 
 
-def wilson(passed: int, items: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a rate (Wilson 1927; Brown, Cai, DasGupta 2001). 0 to 1 without items.
-    Raises ValueError unless 0 <= passed <= items."""
-    if not 0 <= passed <= items:
-        raise ValueError(f"{passed} passed of {items} items: expected 0 <= passed <= items")
-    if items == 0:
-        return Interval(0.0, 1.0)
-    found = binomtest(passed, items).proportion_ci(confidence, method="wilson")
-    return Interval(float(found.low), float(found.high))
-
-
 def mcnemar_exact(gained: int, lost: int) -> float:
     """The two-sided exact McNemar test (McNemar 1947; the conditional binomial form): of the items on which
     two models differ, is the share that was gained other than half? 1 where they differ on none."""
+    from scipy.stats import binomtest  # a second to import: only where a test is really made
+
     discordant = gained + lost
     return float(binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
 
@@ -132,7 +116,7 @@ def sign_flip_p(paired: Paired, *, resamples: int = RESAMPLES, seed: int = 0) ->
     if np.all(magnitudes == np.round(magnitudes)) and float(magnitudes @ counts) <= _MOST_EXACT:
         return _exact_flip_p(magnitudes.astype(int), counts, observed)
     if sums.size > _MOST_FLIPPED:
-        return float(2 * norm.sf(observed / math.sqrt(float(sums @ sums))))
+        return math.erfc(observed / math.sqrt(2 * float(sums @ sums)))
     rng = np.random.default_rng(seed)
     as_large = 0
     step = max(1, _CHUNK // sums.size)
@@ -145,6 +129,8 @@ def sign_flip_p(paired: Paired, *, resamples: int = RESAMPLES, seed: int = 0) ->
 
 def _exact_flip_p(magnitudes: NDArray[Any], counts: NDArray[Any], observed: float) -> float:
     """P(|sum of +-magnitudes| >= observed): each magnitude's part is a scaled binomial, and parts add up."""
+    from scipy.stats import binom
+
     chances: Floats = np.ones(1)
     for magnitude, count in zip(magnitudes, counts, strict=True):
         part = np.zeros(2 * magnitude * count + 1)
@@ -178,7 +164,7 @@ def cluster_bootstrap(
         return Interval(mean - unseen * (mean + 1), mean + unseen * (1 - mean))
     tail = (1 - confidence) / 2
     if sums.size > _MOST_KINDS:
-        reach = float(norm.isf(tail)) * clustered_error(paired)
+        reach = _NORMAL.inv_cdf(1 - tail) * clustered_error(paired)
         return Interval(max(-1.0, mean - reach), min(1.0, mean + reach))
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
@@ -189,11 +175,11 @@ def cluster_bootstrap(
     below = (
         np.count_nonzero(means < mean - 1e-12) + 0.5 * np.count_nonzero(np.abs(means - mean) <= 1e-12)
     ) / resamples
-    bias = float(norm.ppf(min(max(below, 1 / (resamples + 1)), resamples / (resamples + 1))))
+    bias = _NORMAL.inv_cdf(min(max(below, 1 / (resamples + 1)), resamples / (resamples + 1)))
     without = (paired.sums.sum() - sums) / (paired.sizes.sum() - sizes)
     spread = float(counts @ without) / families - without
     skew = float(counts @ spread**3) / (6 * float(counts @ spread**2) ** 1.5)
-    edges = [_bca_level(float(norm.ppf(level)), bias, skew) for level in (tail, 1 - tail)]
+    edges = [_bca_level(_NORMAL.inv_cdf(level), bias, skew) for level in (tail, 1 - tail)]
     low, high = np.quantile(means, edges)
     return Interval(float(low), float(high))
 
@@ -201,7 +187,7 @@ def cluster_bootstrap(
 def _bca_level(z: float, bias: float, skew: float) -> float:
     """Efron 1987, equation 2.3: the percentile that stands in for the one at `z`."""
     shifted = bias + z
-    return float(norm.cdf(bias + shifted / max(1e-9, 1 - skew * shifted)))
+    return _NORMAL.cdf(bias + shifted / max(1e-9, 1 - skew * shifted))
 
 
 def clustered_error(paired: Paired) -> float:
@@ -232,8 +218,8 @@ def pairs_for_power(discordance: float, difference: float, *, power: float = 0.8
     """
     if difference == 0 or not difference**2 <= discordance + 1e-12 <= 1 + 2e-12:
         raise ValueError(f"no plan for a difference of {difference} at a discordance of {discordance}")
-    null = float(norm.isf(alpha / 2)) * math.sqrt(discordance)
-    alternative = float(norm.isf(1 - power)) * math.sqrt(max(0.0, discordance - difference**2))
+    null = _NORMAL.inv_cdf(1 - alpha / 2) * math.sqrt(discordance)
+    alternative = _NORMAL.inv_cdf(power) * math.sqrt(max(0.0, discordance - difference**2))
     fewest_discordant = math.ceil(1 - math.log2(alpha))
     return max(
         math.ceil((null + alternative) ** 2 / difference**2), math.ceil(fewest_discordant / discordance)

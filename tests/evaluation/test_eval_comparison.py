@@ -20,8 +20,9 @@ from backend.evaluation.comparison import (
     summarise,
 )
 from backend.evaluation.metrics import Perplexity
+from backend.evaluation.rates import Interval
 from backend.evaluation.report import comparison_markdown, fenced, verdict_words, visible
-from backend.evaluation.statistics import Interval, Verdict
+from backend.evaluation.statistics import Verdict
 
 
 def _item(number: int, outcome: Outcome, answer: str = "RTS", benchmark: str = "asm") -> ItemOutcome:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from backend.evaluation.rates import Interval, wilson
 from backend.evaluation.statistics import (
-    Interval,
     Paired,
     cluster_bootstrap,
     clustered_error,
@@ -24,7 +24,6 @@ from backend.evaluation.statistics import (
     pairs_for_power,
     sign_flip_p,
     verdict,
-    wilson,
 )
 
 SCORES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 5)), max_size=14)
@@ -51,6 +50,15 @@ def _binary(won: int, lost: int, same: int) -> Paired:
 def test_wilson_gives_newcombes_intervals(passed: int, items: int, low: float, high: float) -> None:
     found = wilson(passed, items)
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(0, 200), st.integers(1, 200), st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_agrees_with_scipy(passed: int, items: int, confidence: float) -> None:
+    passed = min(passed, items)
+    theirs = stats.binomtest(passed, items).proportion_ci(confidence, method="wilson")
+    ours = wilson(passed, items, confidence)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert passed / items in ours
 
 
 def test_wilson_at_its_edges() -> None:
