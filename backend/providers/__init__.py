@@ -76,7 +76,7 @@ def open_provider(config: ProviderConfig) -> Provider:
 
         return Claude(config.base_url, config.api_key, config.timeout_s)
     if config.kind == "ollama":
-        from backend.providers.ollama_server import Ollama
+        from backend.providers.ollama_client import Ollama
 
         return Ollama(config.base_url, config.timeout_s)
     raise ValueError(f"unknown provider {config.kind!r}: one of {', '.join(get_args(ProviderKind))}")
