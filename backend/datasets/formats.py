@@ -5,7 +5,7 @@ bad line never costs the rest of a file, and its bytes are there for a quarantin
 
 - the origin's `instruction`, `output`, `input`, `_metadata` (or the legacy key `metadata`); with
   `rejection_reason` and `rejection_details` it is a rejected row;
-- chat rows: `messages` with roles and contents;
+- chat rows: `messages` with roles and contents; columns beside them that say the same are used for the input;
 - Alpaca rows: `instruction`, `input`, `output` and their rendering `text`, or `text` alone;
 - benchmark rows: `instruction`, `input`, `output`, `category`;
 - preference rows: `prompt`, `chosen`, `rejected`, sometimes `source`, read by `read_preferences`.
@@ -17,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -158,26 +159,17 @@ def parse_row(record: Mapping[str, Any]) -> Row:
     if kind == "preference":
         raise RowError("a preference row (prompt, chosen, rejected): import it as preferences")
     if kind == "messages":
-        return _from_messages(record)
-    if kind == "text":
-        return _from_text(record)
-    instruction, output = _text(record, "instruction"), _text(record, "output")
-    extra, known = _metadata(
-        record, {"instruction", "input", "output", "rejection_reason", "rejection_details"}
-    )
+        row, taken = _from_messages(record)
+    elif kind == "text":
+        row, taken = _from_text(record)
+    else:
+        row, taken = _from_columns(record)
     rejection = None
-    if kind == "rejected":
+    if "rejection_reason" in record:
         reason = record["rejection_reason"]
         rejection = Rejection("" if reason is None else str(reason), record.get("rejection_details"))
-    return Row(
-        instruction=instruction,
-        output=output,
-        input=_text(record, "input", missing=""),
-        history=_history(extra),
-        rejection=rejection,
-        extra=extra,
-        **known,
-    )
+    extra, known = _metadata(record, {*taken, "rejection_reason", "rejection_details"})
+    return replace(row, rejection=rejection, extra=extra, **known)
 
 
 def parse_preference(record: Mapping[str, Any]) -> PreferenceRow:
@@ -196,27 +188,31 @@ def parse_preference(record: Mapping[str, Any]) -> PreferenceRow:
     )
 
 
-def _from_messages(record: Mapping[str, Any]) -> Row:
+def _from_columns(record: Mapping[str, Any]) -> tuple[Row, set[str]]:
+    row = Row(_text(record, "instruction"), _text(record, "output"), _text(record, "input", missing=""))
+    return row, {"instruction", "input", "output"}
+
+
+def _from_messages(record: Mapping[str, Any]) -> tuple[Row, set[str]]:
     turns = _turns(record["messages"], "messages")
     if not turns or turns[-1].role != "assistant":
         raise RowError("'messages' does not end with the assistant's answer")
     if len(turns) < 2 or turns[-2].role != "user":
         raise RowError("'messages' has no user's message before the last answer")
-    extra, known = _metadata(record, {"messages"})
-    return Row(
-        instruction=turns[-2].content, output=turns[-1].content, history=turns[:-2], extra=extra, **known
-    )
+    row = Row(instruction=turns[-2].content, output=turns[-1].content, history=turns[:-2])
+    if {"instruction", "output"} <= record.keys():
+        columns, taken = _from_columns(record)
+        if (columns.prompt, columns.output) == (row.instruction, row.output):
+            return replace(columns, history=row.history), {*taken, "messages"}
+    return row, {"messages"}
 
 
-def _from_text(record: Mapping[str, Any]) -> Row:
+def _from_text(record: Mapping[str, Any]) -> tuple[Row, set[str]]:
     found = _ALPACA.search(record["text"])
     if not found:
         raise RowError("'text' is not in Alpaca's form (### Instruction: ... ### Response: ...)")
-    extra, known = _metadata(record, {"text"})
     parts = {name: (part or "").strip() for name, part in found.groupdict().items()}
-    return Row(
-        instruction=parts["instruction"], input=parts["input"], output=parts["output"], extra=extra, **known
-    )
+    return Row(parts["instruction"], parts["output"], parts["input"]), {"text"}
 
 
 def _turns(messages: Any, key: str) -> tuple[Turn, ...]:
@@ -238,16 +234,6 @@ def _turn(message: Any, where: str) -> Turn:
     if not isinstance(content, str):
         raise RowError(f"{where} has a content that is {_kind(content)}, not text")
     return Turn(role, content)
-
-
-def _history(extra: JsonObject) -> tuple[Turn, ...]:
-    """Take the turns that `rows.origin_record` put into the metadata; anything else there stays in extra."""
-    try:
-        turns = _turns(extra.get("history"), "history")
-    except RowError:
-        return ()
-    del extra["history"]
-    return turns
 
 
 def _metadata(record: Mapping[str, Any], taken: set[str]) -> tuple[JsonObject, dict[str, Any]]:

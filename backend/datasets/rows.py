@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend.contract.rows import user_text
+
 JsonObject = dict[str, Any]
 
 
@@ -80,8 +82,8 @@ class BadRow:
 
 
 def prompt_text(instruction: str, input_text: str = "") -> str:
-    """The user's turn for a lesson, the same in training, evaluation and generation."""
-    return f"{instruction}\n\n{input_text}" if input_text else instruction
+    """The user's turn for a lesson: the contract's, so it is the same in training, evaluation and serving."""
+    return user_text(instruction, input_text)
 
 
 METADATA_FIELDS = ("sample_id", "domain", "source", "quality_score", "timestamp", "family")
@@ -89,17 +91,17 @@ METADATA_FIELDS = ("sample_id", "domain", "source", "quality_score", "timestamp"
 
 def origin_record(row: Row) -> JsonObject:
     """The origin's row: `instruction`, `output`, `input` (left out when empty), `_metadata`; a rejected row
-    has `rejection_reason` and `rejection_details` as well. `extra` and `history` go into `_metadata`."""
+    has `rejection_reason` and `rejection_details` as well. `extra` goes into `_metadata`. A row with a
+    history, which these columns cannot say, has `messages` beside them, and that is what is trained on."""
     record: JsonObject = {"instruction": row.instruction, "output": row.output}
     if row.input:
         record["input"] = row.input
     if row.rejection:
         record["rejection_reason"] = row.rejection.reason
         record["rejection_details"] = row.rejection.details
-    metadata = _metadata(row)
     if row.history:
-        metadata["history"] = [_message(turn.role, turn.content) for turn in row.history]
-    record["_metadata"] = metadata
+        record["messages"] = [*_prompt_messages(row), _message("assistant", row.output)]
+    record["_metadata"] = _metadata(row)
     return record
 
 

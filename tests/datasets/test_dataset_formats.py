@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backend.contract.rows import training_messages
 from backend.datasets.formats import (
     format_of,
     parse_preference,
@@ -177,6 +178,22 @@ def test_conversations_keep_their_earlier_turns() -> None:
     assert (row.instruction, row.output) == ("Load A.", "LDA #$12")
     assert [turn.role for turn in row.history] == ["system", "user", "assistant"]
     assert chat_record(row)["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_a_row_with_a_history_is_trained_on_with_it() -> None:
+    row = Row(
+        "Now X.", "LDX #$01", input="$01", history=(Turn("user", "Load A."), Turn("assistant", "LDA #$01"))
+    )
+    prompt, completion = training_messages(origin_record(row))
+    assert [message["content"] for message in prompt] == ["Load A.", "LDA #$01", "Now X.\n\n$01"]
+    assert completion == [{"role": "assistant", "content": "LDX #$01"}]
+    assert parse_row(origin_record(row)) == row
+
+
+def test_messages_that_say_something_else_than_the_columns_win_and_nothing_is_lost() -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    row = parse_row({"instruction": "x", "output": "y", "messages": messages})
+    assert (row.instruction, row.output, row.extra) == ("a", "b", {"instruction": "x", "output": "y"})
 
 
 def test_alpaca_rows_with_and_without_their_columns() -> None:
