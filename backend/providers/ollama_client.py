@@ -33,7 +33,7 @@ OLLAMA_URL = "http://127.0.0.1:11434"
 _CHUNK = 1024 * 1024
 
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-_body_seen: ContextVar[list[bytes] | None] = ContextVar("_body_seen", default=None)
+_replies: ContextVar[list[httpx.Response] | None] = ContextVar("_replies", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,15 @@ class Ollama:
             follow_redirects=False,
             timeout=None,  # ours bounds the whole call
             limits=httpx.Limits(max_connections=None),
-            event_hooks={"response": [_keep_body]},
+            event_hooks={"response": [_keep]},
         )
-        self._blobs = httpx.AsyncClient(base_url=self._url, timeout=None)  # the SDK cannot ask for one
+        self._blobs = httpx.AsyncClient(
+            base_url=self._url, timeout=httpx.Timeout(None)
+        )  # the SDK cannot ask for one
 
     async def send(self, request: ChatRequest) -> RawReply:
-        seen: list[bytes] = []
-        token = _body_seen.set(seen)
+        seen: list[httpx.Response] = []
+        token = _replies.set(seen)
         try:
             async with self._failures(request.model):
                 await self._client.chat(**_body(request), stream=False)
@@ -82,8 +84,8 @@ class Ollama:
             if not seen:
                 raise
         finally:
-            _body_seen.reset(token)
-        return RawReply(seen[-1])  # also what the SDK could not read: `parse` will say why
+            _replies.reset(token)
+        return RawReply(seen[-1].content)  # also what the SDK could not read: `parse` will say why
 
     def parse(self, raw: RawReply) -> Answer:
         data = read_json(raw, self.name)
@@ -205,22 +207,24 @@ class Ollama:
                 yield
         except ollama.ResponseError as error:
             status = error.status_code if error.status_code > 0 else 500  # -1: inside a stream
-            raise http_error(self.name, status, {}, error.error.encode(), model=model) from error
+            headers = (_replies.get() or [httpx.Response(status)])[-1].headers  # the SDK drops them
+            raise http_error(self.name, status, headers, error.error.encode(), model=model) from error
         except (TimeoutError, httpx.TimeoutException) as error:
             raise timed_out(self.name, limit_s or self._timeout_s) from error
         except (httpx.HTTPError, OSError) as error:
             raise lost_connection(self.name, self._url, error) from error
         except (ValueError, TypeError, AttributeError) as error:
-            if _body_seen.get() is not None:
+            if _replies.get():
                 raise  # `send` keeps what came
             raise unparsable(self.name, f"the SDK could not read the reply: {error}.") from error
 
 
-async def _keep_body(response: httpx.Response) -> None:
-    """Keeps the body of a reply for the `send` that waits for it."""
-    seen = _body_seen.get()
-    if seen is not None and response.status_code == 200:
-        seen.append(await response.aread())
+async def _keep(response: httpx.Response) -> None:
+    """Keeps a reply, with its body, for the `send` that waits for it."""
+    seen = _replies.get()
+    if seen is not None:
+        await response.aread()
+        seen.append(response)
 
 
 def _body(request: ChatRequest) -> dict[str, Any]:
