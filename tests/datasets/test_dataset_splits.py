@@ -6,7 +6,7 @@ import random
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.datasets.rows import Row
@@ -18,6 +18,7 @@ MEMBERS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("abc")), max_si
 SHARES = st.builds(Fractions, st.floats(0, 0.4), st.floats(0, 0.4))
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.integers(0, 5), SHARES, st.randoms())
 def test_families_stay_together_whatever_the_order(
     members: list[Member], seed: int, shares: Fractions, rng: random.Random
@@ -37,6 +38,7 @@ def test_families_stay_together_whatever_the_order(
         assert "test" not in placed.values()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=3, max_size=40), st.integers(0, 5), SHARES)
 def test_each_domain_comes_within_a_family_of_its_shares(
     sizes: list[int], seed: int, shares: Fractions

@@ -7,7 +7,7 @@ import random
 import re
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.evaluation.benchmarks import Outcome
@@ -187,6 +187,7 @@ def test_long_lists_and_long_answers_are_cut_with_their_counts() -> None:
 HOSTILE = st.text(st.sampled_from("`~#|\n\r\t <>[]*_\\a\x1b\x07\x9b\u202e\ud800\u2028é"), max_size=40)
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_no_answer_ends_its_fence(answer: str) -> None:
     lines = fenced(answer).split("\n")
@@ -197,6 +198,7 @@ def test_no_answer_ends_its_fence(answer: str) -> None:
     assert not any(re.fullmatch(rf" {{0,3}}{fence}`*[ \t]*", line) for line in lines[1:-1])
 
 
+@settings(deadline=None)
 @given(HOSTILE, HOSTILE, HOSTILE)
 def test_nothing_that_we_did_not_write_acts_in_a_report(answer: str, name: str, detail: str) -> None:
     before = [replace(_item(1, "wrong", answer), detail=detail, category=name, id=name)]

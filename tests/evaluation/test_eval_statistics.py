@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -52,6 +52,7 @@ def test_wilson_gives_newcombes_intervals(passed: int, items: int, low: float, h
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 200), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_agrees_with_scipy(passed: int, items: int, confidence: float) -> None:
     passed = min(passed, items)
@@ -73,11 +74,13 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar_exact(0, 0) == mcnemar_exact(4, 4) == 1.0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
 def test_with_one_item_a_family_the_test_is_mcnemars(won: int, lost: int, same: int) -> None:
     assert sign_flip_p(_binary(won, lost, same)) == pytest.approx(mcnemar_exact(won, lost))
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_families_are_flipped_as_a_brute_force_flips_them(rows: list[tuple[int, int, int]]) -> None:
     paired = pair([a for a, _, _ in rows], [b for _, b, _ in rows], [str(f) for _, _, f in rows])
@@ -147,6 +150,7 @@ def test_answers_that_never_vary_are_not_taken_for_certainty() -> None:
     assert 0.8 < all_won.low < 0.9
 
 
+@settings(deadline=None)
 @given(SCORES, st.integers(0, 3))
 def test_the_interval_holds_the_mean_and_the_same_seed_gives_the_same(
     rows: list[tuple[int, int, int]], seed: int
@@ -164,6 +168,7 @@ def test_holm_by_hand_and_in_any_order() -> None:
     assert holm([]) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_lies_between_the_bare_and_bonferronis(p_values: list[float]) -> None:
     adjusted = holm(p_values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.quality.gates import (
@@ -123,6 +123,7 @@ async def test_a_database_that_fails_is_no_verdict() -> None:
         await run_gates(GOOD, GatesConfig(), broken)
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.text(), st.none() | st.text())
 async def test_nothing_that_a_model_writes_breaks_a_gate(
     instruction: str, output: str, input_text: str, reference: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.similarity.minhash import BANDS, PERMUTATIONS, bands, estimate, jaccard, shingles, signature
@@ -60,6 +60,7 @@ def test_signatures_are_the_same_for_ever() -> None:
     assert bands(signature(text))[0] == GOLDEN_BAND
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_keys_fit_sqlite_and_similarity_is_symmetric(first: str, second: str) -> None:
     one, two = signature(first), signature(second)

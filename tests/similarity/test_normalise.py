@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.similarity.exact import exact_hash, sample_text
@@ -11,6 +11,7 @@ from backend.similarity.fences import code_of, fenced_blocks
 from backend.similarity.normalise import asm_lines, normalise_assembly, normalise_text, same_answer
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_normalising_text_twice_changes_nothing(text: str) -> None:
     once = normalise_text(text)
@@ -107,6 +108,7 @@ def test_code_that_does_something_else_stays_different(first: str, second: str) 
     assert normalise_assembly(first) != normalise_assembly(second)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_answer_breaks_the_normalisers(text: str) -> None:
     asm_lines(text)
