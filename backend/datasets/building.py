@@ -60,20 +60,35 @@ async def build(
     Raises DatasetError for a bad name, shares or an empty set, LeaseHeldError while another process builds
     `name`, OSError when the disk is full (nothing is left behind).
     """
+    check_name(name)
     chosen = [filters] if isinstance(filters, Filter) else list(filters)
     kept = [one if one.states else replace(one, states=("approved",)) for one in chosen]
     ids = await _union(ws, kept)
     if not ids:
         raise DatasetError(f"dataset {name}: no sample passes {_describe(kept)}; {await _remedy(ws, chosen)}")
-    members = await _members(ws, ids)
     shares = fractions or Fractions()
+    splits = await split_samples(ws, ids, seed, shares)
+    refused = await _union(ws, [replace(one, states=("rejected", "gated")) for one in chosen])
+    origin = {"filters": [asdict(one) for one in kept], "fractions": {"val": shares.val, "test": shares.test}}
+    return await freeze(ws, name, splits, refused, seed=seed, origin=origin)
+
+
+async def split_samples(
+    ws: Workspace, ids: Sequence[int], seed: int, shares: Fractions
+) -> dict[SplitName, list[int]]:
+    """The samples of each split: stratified by domain, no family and no prompt in two of them."""
+    members = await _members(ws, ids)
     placed = await asyncio.to_thread(assign_splits, members.values(), seed, shares)
     splits: dict[SplitName, list[int]] = {split: [] for split in SPLITS}
     for sample_id in ids:
         splits[placed[members[sample_id].key]].append(sample_id)
-    refused = await _union(ws, [replace(one, states=("rejected", "gated")) for one in chosen])
-    origin = {"filters": [asdict(one) for one in kept], "fractions": {"val": shares.val, "test": shares.test}}
-    return await freeze(ws, name, splits, refused, seed=seed, origin=origin)
+    return splits
+
+
+def check_name(name: str) -> None:
+    """Raises DatasetError for a name that cannot be a folder's, or that hides a version's number."""
+    if not _NAME.fullmatch(name):
+        raise DatasetError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-'")
 
 
 async def freeze(
@@ -87,8 +102,7 @@ async def freeze(
 ) -> DatasetVersion:
     """Write samples, by their ids, as the next version of `name` and record it; `origin` says where they
     come from. Raises as `build` does."""
-    if not _NAME.fullmatch(name):
-        raise DatasetError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-'")
+    check_name(name)
     beside = ws.datasets / f".{name}.part"
     async with leases.hold(ws.db, f"dataset:{name}"):
         version = await datasets.next_version(ws.db, name)
