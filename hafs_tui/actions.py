@@ -19,8 +19,6 @@ class Need(Enum):
     CAMPAIGN_RESTS = "this campaign is running, or it is over"
     CAMPAIGN_OPEN = "this campaign is over"
     SAMPLE = "no sample is selected: change the filter, or run a campaign"
-    DECISION = "there is no decision to undo"
-    UNDONE = "there is no undone decision to bring back"
     DATASET = "no dataset version is selected: build one with n"
     APPROVED = "no sample is approved yet: approve some in Review"
     RUN = "no run is selected"
@@ -131,9 +129,13 @@ _REVIEW = (
     Action("review.edit", "e", "Edit", "Edit the answer; the original stays as a revision.", (Need.SAMPLE,)),
     Action("review.skip", "space", "Skip", "Leave this sample for later and go to the next.", (Need.SAMPLE,)),
     Action("review.flag", "f", "Flag", "Mark this sample for another look.", (Need.SAMPLE,)),
-    Action("review.undo", "u,backspace", "Undo", "Take the last decision back.", (Need.DECISION,)),
+    Action(
+        "review.reason", "X", "Reject, why", "Reject this sample and say why.", (Need.SAMPLE,), footer=False
+    ),
+    Action("review.undo", "u,backspace", "Undo", "Take your last decision back, also one of another day."),
+    Action("review.redo", "U,ctrl+y", "Redo", "Bring back what you undid last.", footer=False),
     Action("review.filter", "slash", "Filter", "Filter by text, campaign, domain, state and score."),
-    Action("review.clear", "escape", "All", "Clear the filter.", footer=False),
+    Action("review.clear", "escape", "Pending", "Show everything that is pending.", footer=False),
 )
 
 ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -15,10 +15,12 @@ from textual import events
 from textual.app import App
 from textual.binding import BindingType
 from textual.command import CommandPalette
-from textual.screen import Screen
 
-from backend.store import Database
+from backend.hosts.gauges import Gauges, watch_gauges
+from backend.hosts.mirror import mirror_all
+from backend.settings import Workspace
 from hafs_tui.actions import MODES, of_group
+from hafs_tui.background import Background
 from hafs_tui.crash import write_crash
 from hafs_tui.feed import Changed, watch
 from hafs_tui.keymap import Keymap, action_bindings, action_of, changes, make_keymap, mode_bindings
@@ -45,8 +47,8 @@ class Done(Generic[Result]):
 class HafsApp(App[None]):
     """The whole program on a screen.
 
-    `home` is the workspace's folder, `database` an open database whose owner is the caller, `remapped` the
-    user's keys (action identifier to keys).
+    `ws` is an open workspace and `background` an entered owner of work; both are closed by the caller, after
+    the app. With `live` the app also mirrors jobs and watches gauges.
     """
 
     TITLE = "hafs-tui"
@@ -58,23 +60,32 @@ class HafsApp(App[None]):
     COMMANDS: ClassVar[set[Any]] = {ActionCommands}
     BINDINGS: ClassVar[list[BindingType]] = [*action_bindings(of_group("app")), *mode_bindings()]
 
-    def __init__(self, home: Path, database: Database, *, remapped: dict[str, str] | None = None) -> None:
+    def __init__(self, ws: Workspace, background: Background, *, live: bool = False) -> None:
         super().__init__()
-        self.home = home
-        self.database = database
-        self.keymap: Keymap = make_keymap(remapped)
+        self.ws = ws
+        self.background = background
+        self.gauges = Gauges()
+        self.keymap: Keymap = make_keymap(ws.settings.app.keys)
+        self._live = live
         self._filters.append(ControlFilter())
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
-        self.theme = DARK.name
+        self.theme = LIGHT.name if ws.settings.app.theme == "light" else DARK.name
         self.crash_log: Path | None = None
+        background.told = self._background_failed
 
     def on_mount(self) -> None:
         self.set_keymap(changes(self.keymap))
         for problem in self.keymap.problems:
             self.tell(problem, severity="warning", title="Settings")
-        self.run_worker(watch(self.database.data_version, self._announce), group="feed")
+        self.run_worker(watch(self.ws.db.data_version, self._announce), group="feed")
         self.set_interval(1.0, self._leave_if_terminal_is_gone)
+        if self._live:
+            self.background.start("mirror of jobs", mirror_all(self.ws))
+            self.background.start("gauges", watch_gauges(self.ws, self.gauges))
+
+    def _background_failed(self, name: str, error: Exception) -> None:
+        self.tell(f"{name}: {self.explain(error)}", severity="error")
 
     def _announce(self) -> None:
         if isinstance(self.screen, ModeScreen):
@@ -135,7 +146,7 @@ class HafsApp(App[None]):
 
     def do_refresh(self) -> None:
         if self.mode_screen is not None:
-            self.mode_screen.read_again()
+            self.mode_screen.read_everything()
         self.refresh(layout=True)
 
     def do_quit(self) -> None:
@@ -157,17 +168,19 @@ class HafsApp(App[None]):
             timeout=8 if severity == "error" else 5,
         )
 
-    async def guarded(self, job: Coroutine[Any, Any, Result]) -> Done[Result] | None:
+    async def guarded(self, job: Awaitable[Result]) -> Done[Result] | None:
         """Await an action of the backend. An error is told and, unless it explains itself, logged."""
         try:
             return Done(await job)
         except Exception as error:  # the one place where an action's error ends: it is told, and logged
-            if expected(error):
-                self.tell(str(error), severity="error")
-            else:
-                log = write_crash(error, self.home / "logs")
-                self.tell(f"{type(error).__name__}: {error}\nDetails in {log}", severity="error")
+            self.tell(self.explain(error), severity="error")
             return None
+
+    def explain(self, error: Exception) -> str:
+        """An error in words. One that does not explain itself is written to `logs/`, which is named."""
+        if expected(error):
+            return str(error)
+        return f"{type(error).__name__}: {error}\nDetails in {write_crash(error, self.ws.logs)}"
 
     def _fatal_error(self) -> None:
         """Leave after an unhandled error: the traceback goes to a file, the terminal gets its name.
@@ -176,7 +189,7 @@ class HafsApp(App[None]):
         """
         error = self._exception or sys.exc_info()[1] or RuntimeError("unknown error")
         try:
-            self.crash_log = write_crash(error, self.home / "logs")
+            self.crash_log = write_crash(error, self.ws.logs)
             told = f"hafs-tui stopped on an error ({type(error).__name__}). Details: {self.crash_log}"
         except OSError as problem:
             told = f"hafs-tui stopped on an error ({type(error).__name__}); no log: {problem}"
@@ -190,11 +203,6 @@ def expected(error: Exception) -> bool:
     return type(error).__module__.split(".")[0] in ("backend", "remote", "hafs_tui") or isinstance(
         error, OSError | ValueError
     )
-
-
-def screen_of(app: App[Any]) -> Screen[Any]:
-    """The screen on top; for tests and the palette."""
-    return app.screen
 
 
 assert [mode.id for mode in MODES] == list(HafsApp.MODES)  # noqa: S101  a mode without a screen never ships

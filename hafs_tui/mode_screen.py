@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from textual import events, on
@@ -17,12 +17,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.screen import Screen
-from textual.widget import Widget
 
+from backend.settings import Workspace
 from hafs_tui.actions import MODES, Need, of_group, unmet
 from hafs_tui.feed import Changed
 from hafs_tui.keymap import action_bindings, action_of
-from hafs_tui.sanitize import one_line
 from hafs_tui.widgets.bars import KeyBar, KeyHint, TitleBar
 
 if TYPE_CHECKING:
@@ -67,6 +66,10 @@ class ModeScreen(Screen[None], Generic[Snapshot]):
     # What all share
 
     @property
+    def ws(self) -> Workspace:
+        return self.hafs.ws
+
+    @property
     def hafs(self) -> HafsApp:
         return cast("HafsApp", self.app)
 
@@ -90,6 +93,10 @@ class ModeScreen(Screen[None], Generic[Snapshot]):
     @on(TitleBar.Chosen)
     def _mode_clicked(self, message: TitleBar.Chosen) -> None:
         self.hafs.action_open_mode(message.mode)
+
+    def read_everything(self) -> None:
+        """What the person's own Refresh does; a screen that keeps more than its snapshot extends it."""
+        self.read_again()
 
     def read_again(self) -> None:
         """Read the snapshot soon; many calls while one reading is under way make one more reading."""
@@ -164,13 +171,3 @@ class ModeScreen(Screen[None], Generic[Snapshot]):
 def mode_keys(group: str) -> list[Binding]:
     """The default key bindings of a mode screen; the user's remapping is laid over by the app."""
     return action_bindings(of_group(group))
-
-
-def section(title: str, *widgets: Widget, classes: str = "") -> Iterable[Widget]:
-    """Widgets with a border title of ours on the first."""
-    for index, widget in enumerate(widgets):
-        if index == 0:
-            widget.border_title = one_line(title).replace("[", "\\[")
-        if classes:
-            widget.add_class(*classes.split())
-        yield widget

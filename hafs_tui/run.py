@@ -7,14 +7,14 @@ import signal
 import sys
 from pathlib import Path
 
-from backend.store import StoreError, open_database
+from backend.settings import SettingsError, open_workspace
+from backend.store import StoreError
 from hafs_tui.app import HafsApp
+from hafs_tui.background import Background
 from hafs_tui.sanitize import sanitize
 
-DATABASE = Path("training") / "hafs.db"
 
-
-def run_app(home: Path) -> int:
+def run_app(home: Path | None = None) -> int:
     """Open the app on the workspace `home` and return the exit status.
 
     0 after quitting, 1 after a crash or when the workspace cannot be opened (the reason is on standard
@@ -22,20 +22,17 @@ def run_app(home: Path) -> int:
     """
     try:
         return asyncio.run(_run(home))
-    except StoreError as error:
+    except (SettingsError, StoreError) as error:
         sys.stderr.write(f"hafs-tui: {sanitize(str(error))}\n")
         return 1
 
 
-async def _run(home: Path) -> int:
-    database = await open_database(home / DATABASE)
-    try:
-        app = HafsApp(home, database)
+async def _run(home: Path | None) -> int:
+    async with open_workspace(home) as workspace, Background() as background:
+        app = HafsApp(workspace, background, live=True)
         leave_on_signals(app)
         await app.run_async()
         return app.return_code or 0
-    finally:
-        await database.close()
 
 
 def leave_on_signals(app: HafsApp) -> None:

@@ -90,7 +90,7 @@ class CodeView(ScrollView, can_focus=True):
         for block in self._blocks:
             if block.title:
                 lines.append([(one_line(block.title), "title")])
-            text = sanitize(block.text[:LONGEST]).expandtabs(len(_TAB))
+            text = sanitize(block.text[:LONGEST]).rstrip("\n").expandtabs(len(_TAB))
             pieces = colour(text) if block.code else [[(line, "")] for line in text.split("\n")]
             for line in pieces:
                 lines += wrap(line, width - 2)

@@ -8,10 +8,10 @@ trace. What is wrong is said under the field it is wrong in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -23,6 +23,9 @@ from textual.widgets import Button, Checkbox, Input, Label, Select, SelectionLis
 from textual.widgets.selection_list import Selection
 
 from hafs_tui.sanitize import one_line, plain
+
+if TYPE_CHECKING:
+    from hafs_tui.app import HafsApp
 
 Result = TypeVar("Result")
 Value = str | int | float | bool | tuple[str, ...] | None
@@ -158,9 +161,8 @@ class FieldRow(VerticalGroup):
         self._note.display = bool(described.help)
 
     def compose(self) -> ComposeResult:
-        mark = "" if self.described.required or self.described.kind is Kind.BOOL else " (may be empty)"
         with HorizontalGroup():
-            yield Label(plain(self.described.label + mark), classes="label")
+            yield Label(plain(self.described.label), classes="label")
             yield self.editor
         yield self._note
 
@@ -179,7 +181,7 @@ def _editor(described: Field) -> Widget:
     default = described.default
     text = "" if default is None else str(default)
     if described.kind is Kind.BOOL:
-        return Checkbox("", value=bool(default), compact=True)
+        return Checkbox("yes", value=bool(default), compact=True)
     if described.kind is Kind.CHOICE:
         options = [(plain(one_line(label)), value) for value, label in described.choices]
         known = any(value == default for value, _ in described.choices)
@@ -199,7 +201,8 @@ def _editor(described: Field) -> Widget:
         return SelectionList[str](*entries, compact=True)
     if described.kind is Kind.LONG_TEXT:
         return TextArea(text, compact=True, soft_wrap=True)
-    return Input(text, compact=True, password=described.kind is Kind.SECRET, select_on_focus=False)
+    hint = "" if described.required else "may be empty"
+    return Input(text, hint, compact=True, password=described.kind is Kind.SECRET, select_on_focus=False)
 
 
 def _raw(editor: Widget) -> object:
@@ -213,7 +216,9 @@ def _raw(editor: Widget) -> object:
 class Form(ModalScreen[Result | None], Generic[Result]):
     """Asks for `fields` and dismisses with what `build` makes of the answers, or None after Esc.
 
-    `build` may raise `FieldError` (shown at that field) or ValueError (shown at the bottom); the form stays.
+    `build` is a coroutine function and may do the work itself, so that what the backend refuses is told here,
+    with everything that was typed still in its place. It may raise `FieldError` (told at that field);
+    any other error is told at the bottom. With `enter_sends` Enter in a field sends.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -224,13 +229,21 @@ class Form(ModalScreen[Result | None], Generic[Result]):
     ]
 
     def __init__(
-        self, title: str, fields: Sequence[Field], build: Callable[[Answers], Result], *, send: str = "Start"
+        self,
+        title: str,
+        fields: Sequence[Field],
+        build: Callable[[Answers], Awaitable[Result]],
+        *,
+        send: str = "Start",
+        enter_sends: bool = False,
     ) -> None:
         super().__init__()
         self._title = title
         self._fields = tuple(fields)
         self._build = build
         self._send = send
+        self._enter_sends = enter_sends
+        self._sending = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog form") as box:
@@ -245,12 +258,15 @@ class Form(ModalScreen[Result | None], Generic[Result]):
                 yield Button("Leave", id="leave", compact=True)
 
     def on_mount(self) -> None:
-        self.query_one(".wrong-form").display = False
+        self._say_below("")
 
     @on(Input.Submitted)
-    def _next(self, event: events.Event) -> None:
+    def _entered(self, event: events.Event) -> None:
         event.stop()
-        self.focus_next()
+        if self._enter_sends:
+            self.action_send()
+        else:
+            self.focus_next()
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
@@ -260,31 +276,46 @@ class Form(ModalScreen[Result | None], Generic[Result]):
             self.action_leave()
 
     def action_leave(self) -> None:
-        self.dismiss(None)
+        if not self._sending:
+            self.dismiss(None)
 
     def action_send(self) -> None:
-        rows = list(self.query(FieldRow))
+        if self._sending:
+            return
         values: dict[str, Value] = {}
         wrong: dict[str, str] = {}
-        for row in rows:
+        for row in self.query(FieldRow):
             try:
                 values[row.described.name] = row.value()
             except ValueError as error:
                 wrong[row.described.name] = str(error)
-        general = ""
+        self._say_wrong(wrong)
         if not wrong:
-            try:
-                result = self._build(Answers(values))
-            except FieldError as error:
-                wrong[error.name] = str(error)
-            except ValueError as error:
-                general = str(error)
-            else:
-                self.dismiss(result)
-                return
+            self._sending = True
+            self._say_below("Working …")
+            self.run_worker(self._submit(Answers(values)))
+
+    async def _submit(self, answers: Answers) -> None:
+        try:
+            result = await self._build(answers)
+        except FieldError as error:
+            self._say_below("")
+            self._say_wrong({error.name: str(error)})
+        except Exception as error:  # told where the person looks; what they typed stays
+            self._say_below(f"✗ {cast('HafsApp', self.app).explain(error)}")
+        else:
+            self.dismiss(result)
+        finally:
+            self._sending = False
+
+    def _say_below(self, message: str) -> None:
         bottom = self.query_one(".wrong-form", Static)
-        bottom.update(plain(f"✗ {general}"))
-        bottom.display = bool(general)
+        bottom.update(plain(message))
+        bottom.display = bool(message)
+
+    def _say_wrong(self, wrong: Mapping[str, str]) -> None:
+        """Tell what is wrong at each field and go to the first of them."""
+        rows = list(self.query(FieldRow))
         for row in rows:
             row.say_wrong(wrong.get(row.described.name))
         first = next((row for row in rows if row.described.name in wrong), None)

@@ -6,29 +6,36 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from backend.store import Database, open_database
+from backend.settings import Workspace, open_workspace
 from hafs_tui.app import HafsApp
+from hafs_tui.background import Background
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await open_database(tmp_path / "training" / "hafs.db")
-    yield opened
-    await opened.close()
+async def ws(tmp_path: Path) -> AsyncIterator[Workspace]:
+    async with open_workspace(tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
-def app(tmp_path: Path, database: Database) -> HafsApp:
-    return HafsApp(tmp_path, database)
+async def background() -> AsyncIterator[Background]:
+    async with Background() as owner:
+        yield owner
 
 
-async def until(condition: Callable[[], object], pilot: Pilot[object], seconds: float = 20.0) -> None:
+@pytest.fixture
+def app(ws: Workspace, background: Background) -> HafsApp:
+    return HafsApp(ws, background)
+
+
+async def until(condition: Callable[[], object], pilot: Pilot[Any], seconds: float = 20.0) -> None:
     """Wait until `condition()` holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from textual.color import Color
 
-from backend.store import Database, open_database
+from backend.settings import Workspace
+from backend.store import open_database
 from hafs_tui.actions import MODES
 from hafs_tui.app import HafsApp
+from hafs_tui.background import Background
 from hafs_tui.crash import mask_secrets, write_crash
 from hafs_tui.mode_screen import ModeScreen
 from hafs_tui.themes import DARK, LIGHT, PAIRS, colour
@@ -98,10 +100,10 @@ async def test_a_commit_of_another_connection_is_news_to_the_open_screen(
 
 
 async def test_no_color_leaves_no_colour(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+    ws: Workspace, background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    app = HafsApp(tmp_path, database)
+    app = HafsApp(ws, background)
     async with app.run_test() as pilot:
         await pilot.press("3")
         seen = {

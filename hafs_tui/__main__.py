@@ -1,0 +1,5 @@
+"""`python -m hafs_tui` is `hafs-tui`."""
+
+from hafs_tui.cli import main
+
+main()
