@@ -54,6 +54,18 @@ async def place_folder(host: Host, source: Path, target: str, on_copy: OnCopy | 
     return (await host.put(source, target, _teller(source.name, on_copy))).path
 
 
+async def fetch_file(ws: Workspace, host_name: str, path: str, on_copy: OnCopy | None = None) -> Path:
+    """A file of a host, copied into the workspace's models unless it is there already.
+
+    Raises SettingsError, HostError.
+    """
+    name = folder_name(path)
+    here = ws.models / "fetched" / _unique(host_name, path) / name
+    async with open_named_host(ws, host_name) as host:
+        await host.get(path, here, _teller(name, on_copy))
+    return here
+
+
 async def _place(
     ws: Workspace, host: Host, probe: Probe, location: str, lies_on: str, on_copy: OnCopy | None
 ) -> str:

@@ -142,7 +142,8 @@ async def _bare(ws: Workspace, name: str) -> ResolvedModel:
 
 async def _registered(ws: Workspace, model: Model) -> ResolvedModel:
     base = await _base_of(ws, model) if model.kind == "adapter" else None
-    return ResolvedModel(_OF_ROW[model.kind], model.location, model.host, model.name, model.name, base)
+    reference = f"run:{model.name}" if model.kind == "adapter" and model.run_id else model.name
+    return ResolvedModel(_OF_ROW[model.kind], model.location, model.host, model.name, reference, base)
 
 
 async def _path(ws: Workspace, path: str) -> ResolvedModel:

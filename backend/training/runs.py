@@ -125,7 +125,7 @@ async def resume_run(ws: Workspace, name: str) -> Run:
         await runs.set_job(transaction, run.id, job_id)
 
     async with open_named_host(ws, run.host) as host:
-        await _ready(host)
+        await ready(host)
         spec = JobSpec(run.kind, from_values(RECIPES[run.kind], run.recipe), resume=True)
         await launch_worker(ws, host, spec, with_row=point)
     return await _run(ws, name)
@@ -173,7 +173,7 @@ async def _start(
     if await runs.by_name(ws.db, name) is not None:
         raise TrainingRefused(f"a run named {name} is there already; give another name, or resume that one")
     async with open_named_host(ws, host_name) as host:
-        probe = await _ready(host)
+        probe = await ready(host)
         places = await _place(ws, host, probe, kind, data, model, on_copy)
         places["output_dir"] = _under(probe.root, output or f"runs/{name}")
         recipe = from_values(RECIPES[kind], {**values, **places})
@@ -216,7 +216,7 @@ async def _place(
     return {"sft_model": placed.location, "base_model": placed.base, "preference_data": lies}
 
 
-async def _ready(host: Host) -> Probe:
+async def ready(host: Host) -> Probe:
     """The host's probe, once it is known that it can train. Raises TrainingRefused, HostError."""
     report = await report_of(host)
     if report.missing:

@@ -1,0 +1,1 @@
+"""From adapter to an answering model: merge, GGUF, llama.cpp, Ollama, a Hugging Face folder, chat, rollback."""

@@ -1,0 +1,99 @@
+"""Compares two evaluations of the workspace and keeps the verdict, with its report in Markdown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from backend.evaluation.comparison import Comparison, compare
+from backend.evaluation.recording import EvaluationFailed
+from backend.evaluation.report import comparison_markdown
+from backend.evaluation.running import evaluation_row, summary_of
+from backend.registry.references import ModelReferenceError, resolve
+from backend.settings import Workspace
+from backend.settings.load import write_text
+from backend.store import evaluations as rows
+from backend.store.evaluations import ComparisonRow, Evaluation
+
+
+async def compare_models(
+    ws: Workspace, baseline: str, finetuned: str, report: Path | None = None
+) -> tuple[Comparison, ComparisonRow]:
+    """Compare the newest finished evaluations of two models, item by item, and keep the verdict.
+
+    Each is a model's reference, an evaluation's id, or the JSON file that an evaluation wrote. The report goes
+    to `report`, or into the workspace's evaluations. Raises EvaluationFailed.
+    """
+    before, after = await find_evaluation(ws, baseline), await find_evaluation(ws, finetuned)
+    comparison = await _compared(ws, before, after)
+    overall = comparison.overall
+    target = report or ws.evaluations / "comparisons" / f"{before.id}-{after.id}.md"
+    await asyncio.to_thread(write_text, target, comparison_markdown(comparison))
+    async with ws.db.transaction() as transaction:
+        number = await rows.insert_comparison(
+            transaction,
+            baseline=before.id,
+            finetuned=after.id,
+            verdict=overall.verdict,
+            items_needed=overall.items_needed,
+            difference=overall.difference,
+            low=overall.interval.low,
+            high=overall.interval.high,
+            p_value=overall.p_value,
+            report=str(target.absolute()),
+        )
+    return comparison, next(row for row in await list_comparisons(ws) if row.id == number)
+
+
+async def list_comparisons(ws: Workspace) -> list[ComparisonRow]:
+    """Newest first."""
+    return await rows.comparisons(ws.db)
+
+
+async def load_comparison(ws: Workspace, row: ComparisonRow) -> Comparison:
+    """A kept comparison with its items, made again from the rows. Raises EvaluationFailed."""
+    return await _compared(
+        ws, await evaluation_row(ws, row.baseline), await evaluation_row(ws, row.finetuned)
+    )
+
+
+async def find_evaluation(ws: Workspace, wanted: str) -> Evaluation:
+    """By id, by the JSON file that it wrote, or the newest finished one of a model. Raises EvaluationFailed."""
+    if wanted.isdigit():
+        return await _finished(ws, int(wanted))
+    if wanted.endswith(".json"):
+        return await _finished(ws, await asyncio.to_thread(_id_in, wanted))
+    found = await rows.newest_of(ws.db, wanted)
+    if found is None:
+        try:
+            found = await rows.newest_of(ws.db, (await resolve(ws, wanted)).reference)
+        except ModelReferenceError as error:
+            raise EvaluationFailed(f"{wanted} is neither an evaluation nor a model: {error}") from error
+    if found is None:
+        raise EvaluationFailed(
+            f"{wanted} has no finished evaluation; make one: hafs-tui eval run --model {wanted}"
+        )
+    return found
+
+
+async def _finished(ws: Workspace, evaluation_id: int) -> Evaluation:
+    evaluation = await evaluation_row(ws, evaluation_id)
+    if evaluation.state != "done":
+        raise EvaluationFailed(
+            f"evaluation {evaluation_id} is {evaluation.state}, so it cannot be compared yet"
+        )
+    return evaluation
+
+
+def _id_in(path: str) -> int:
+    try:
+        return int(json.loads(Path(path).expanduser().read_text("utf-8"))["id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationFailed(f"{path}: not the JSON of an evaluation: {error}") from error
+
+
+async def _compared(ws: Workspace, before: Evaluation, after: Evaluation) -> Comparison:
+    first, first_items = await summary_of(ws, before)
+    second, second_items = await summary_of(ws, after)
+    return await asyncio.to_thread(compare, first, second, first_items, second_items)
