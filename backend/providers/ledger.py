@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from backend.providers.base import Answer, ChatRequest, Provider, ProviderError, RawReply, problem_of
-from backend.providers.pricing import cost_usd
+from backend.providers.pricing import cost_usd, load_prices
 from backend.settings import Workspace
 from backend.store import Transaction, requests
 from backend.store.requests import Purpose
@@ -127,7 +127,7 @@ async def read_answer(
                 usage.prompt_tokens,
                 usage.completion_tokens,
                 usage.cached_tokens,
-                cost_usd(provider.name, answer.model, usage),
+                cost_usd(provider.name, answer.model, usage, prices=load_prices(ws.home)),
             )
         if problem is not None:
             await requests.record_failure(transaction, request_id, problem.kind, problem.message)

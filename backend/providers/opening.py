@@ -5,6 +5,7 @@ The embedded model gets its server here, once for all that ask for it at the sam
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,13 +27,13 @@ async def provider_for(
     settings = ws.settings.provider(kind)
     address = base_url or settings.base_url or ""
     if kind == "embedded" and not address:
-        async with EmbeddedServer(
-            gguf or bundled_gguf(), BUNDLED_MODEL, parallel=settings.parallel
-        ) as server:
-            async with _opened(server.config(settings.timeout_s)) as provider:
-                yield provider
+        async with (
+            EmbeddedServer(gguf or bundled_gguf(), BUNDLED_MODEL, parallel=settings.parallel) as server,
+            _opened(server.config(settings.timeout_s)) as provider,
+        ):
+            yield provider
         return
-    key = "" if kind in ("embedded", "ollama") else resolve_key(kind, address)
+    key = "" if kind in ("embedded", "ollama") else await asyncio.to_thread(resolve_key, kind, address)
     async with _opened(ProviderConfig(kind, address, key, settings.timeout_s)) as provider:  # type: ignore[arg-type]
         yield provider
 

@@ -122,3 +122,17 @@ async def set_exhausted(transaction: Transaction, campaign_id: int, domain: str)
         "UPDATE campaign_domains SET exhausted = 1 WHERE campaign_id = ? AND domain = ?",
         (campaign_id, domain),
     )
+
+
+async def recount(transaction: Transaction, campaign_id: int, domain: str) -> None:
+    """Make a domain's counters anew from its samples."""
+    await transaction.execute(
+        "UPDATE campaign_domains SET "
+        "accepted = (SELECT count(*) FROM samples AS s "
+        "WHERE s.campaign_id = ?1 AND s.domain = ?2 AND state != 'gated'), "
+        "rejected = (SELECT count(*) FROM samples AS s "
+        "WHERE s.campaign_id = ?1 AND s.domain = ?2 AND state = 'gated') "
+        "WHERE campaign_id = ?1 AND domain = ?2",
+        (campaign_id, domain),
+    )
+    await transaction.execute("UPDATE campaigns SET error = error WHERE id = ?", (campaign_id,))

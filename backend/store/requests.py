@@ -151,3 +151,50 @@ async def answered_by_key(queries: Queries, content_key: str) -> Request | None:
         Request, "SELECT * FROM requests WHERE content_key = ? AND state = 'answered' ORDER BY attempt LIMIT 1",
         (content_key,),
     )  # fmt: skip
+
+
+async def never_answered(queries: Queries, campaign_id: int) -> list[tuple[str, int]]:
+    """[(domain, ordinal)] of questions whose every attempt stayed without an answer, in order."""
+    rows = await queries.fetch_all(
+        "SELECT domain, ordinal FROM requests WHERE campaign_id = ? AND ordinal IS NOT NULL GROUP BY domain, ordinal "
+        "HAVING sum(state != 'unanswered') = 0 ORDER BY domain, ordinal",
+        (campaign_id,),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def next_ordinal(queries: Queries, campaign_id: int, domain: str) -> int:
+    """The first ordinal of the domain that was never asked."""
+    value = await queries.fetch_value(
+        "SELECT coalesce(max(ordinal) + 1, 0) FROM requests WHERE campaign_id = ? AND domain = ?",
+        (campaign_id, domain),
+    )
+    return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a campaign used so far. `unpriced` counts answers whose model has no known price."""
+
+    requests: int
+    answered: int
+    failed: int
+    unanswered: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    unpriced: int
+
+
+async def spent(queries: Queries, campaign_id: int) -> Spent:
+    found = await queries.row(
+        Spent,
+        "SELECT count(*) AS requests, coalesce(sum(state = 'answered'), 0) AS answered, "
+        "coalesce(sum(state = 'failed'), 0) AS failed, coalesce(sum(state = 'unanswered'), 0) AS unanswered, "
+        "coalesce(sum(prompt_tokens), 0) AS prompt_tokens, coalesce(sum(completion_tokens), 0) AS completion_tokens, "
+        "coalesce(sum(cost_usd), 0.0) AS cost_usd, "
+        "coalesce(sum(state = 'answered' AND cost_usd IS NULL), 0) AS unpriced FROM requests WHERE campaign_id = ?",
+        (campaign_id,),
+    )
+    assert found is not None  # noqa: S101 - an aggregate always has a row
+    return found

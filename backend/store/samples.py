@@ -186,10 +186,11 @@ async def count_by_state(queries: Queries, filters: Filter = Filter()) -> dict[s
     return {row[0]: row[1] for row in rows}
 
 
-async def id_by_hash(queries: Queries, exact_hash: str) -> int | None:
-    """A sample, not refused by a gate, whose normalised text has this hash."""
+async def id_by_hash(queries: Queries, exact_hash: str, *, besides: int | None = None) -> int | None:
+    """A sample other than `besides`, not refused by a gate, whose normalised text has this hash."""
     value = await queries.fetch_value(
-        "SELECT id FROM samples WHERE exact_hash = ? AND state != 'gated' ORDER BY id LIMIT 1", (exact_hash,)
+        "SELECT id FROM samples WHERE exact_hash = ? AND state != 'gated' AND id IS NOT ? ORDER BY id LIMIT 1",
+        (exact_hash, besides),
     )
     return None if value is None else int(value)
 
@@ -214,3 +215,21 @@ async def sharing_bands(queries: Queries, bands: Sequence[int], limit: int = 50)
         (*bands, limit),
     )
     return [(row[0], row[1]) for row in rows]
+
+
+async def remove_signature(transaction: Transaction, sample_id: int) -> None:
+    await transaction.execute("DELETE FROM bands WHERE sample_id = ?", (sample_id,))
+    await transaction.execute("DELETE FROM signatures WHERE sample_id = ?", (sample_id,))
+
+
+async def replace_gates(transaction: Transaction, sample_id: int, gates: Iterable[GateRow]) -> None:
+    await transaction.execute("DELETE FROM gates WHERE sample_id = ?", (sample_id,))
+    await insert_gates(transaction, sample_id, gates)
+
+
+async def set_gated(transaction: Transaction, sample_id: int, *, gated: bool) -> None:
+    """What the gates say of a sample that no reviewer has decided about."""
+    await transaction.execute(
+        "UPDATE samples SET state = ? WHERE id = ? AND state IN ('pending', 'gated')",
+        ("gated" if gated else "pending", sample_id),
+    )

@@ -1,0 +1,199 @@
+"""Domains: TOML files that say what a campaign asks about, from which seeds, and what its gates demand.
+
+A user adds a domain by adding a file to `$HAFS_HOME/config/domains/`; one of the same name there takes the
+place of the packaged one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.providers.base import ChatRequest, Message
+from backend.quality.run import GatesConfig
+from backend.settings.load import SettingsError, validate
+
+_TEMPLATES = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Length(_Strict):
+    min_chars: Annotated[int, Field(ge=0)] = 1
+    max_chars: Annotated[int, Field(ge=1)] = 32_000
+
+
+class _Reference(_Strict):
+    normalise: Literal["text", "asm"] = "text"
+
+
+class _Duplicates(_Strict):
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
+
+
+class _Gates(_Strict):
+    length: _Length = _Length()
+    reference: _Reference | None = None
+    duplicates: _Duplicates = _Duplicates()
+
+
+class _DomainFile(_Strict):
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_+]{0,40}$")]
+    title: str
+    description: str = ""
+    row_domain: str | None = None
+    seeds: str
+    system: str = ""
+    prompt: str
+    instruction: str
+    input: str = ""
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    stop: tuple[str, ...] = ()
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 8
+    gates: _Gates = _Gates()
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One thing to ask about. `values` are what the domain's templates may use."""
+
+    id: str
+    family: str
+    reference: str | None
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain ready for use. `rounds` is how often each seed may be asked in one campaign."""
+
+    name: str
+    title: str
+    description: str
+    row_domain: str
+    max_tokens: int
+    stop: tuple[str, ...]
+    rounds: int
+    gates: GatesConfig
+    duplicate_threshold: float
+    seeds: tuple[Seed, ...]
+    templates: Mapping[str, str]
+
+    def _render(self, template: str, seed: Seed) -> str:
+        try:
+            return _TEMPLATES.from_string(self.templates[template]).render(seed.values).strip()
+        except TemplateError as error:
+            raise SettingsError(
+                f"domain {self.name}: the template '{template}' cannot be filled from seed {seed.id}: {error}"
+            ) from error
+
+    def request(
+        self, seed: Seed, model: str, temperature: float, max_tokens: int | None, number: int
+    ) -> ChatRequest:
+        """What the provider is asked about the seed; `number` makes each repeat its own random draw."""
+        system = self._render("system", seed)
+        messages = (Message("system", system),) if system else ()
+        return ChatRequest(
+            model=model,
+            messages=(*messages, Message("user", self._render("prompt", seed))),
+            temperature=temperature,
+            max_tokens=max_tokens or self.max_tokens,
+            seed=number,
+            stop=self.stop,
+        )
+
+    def instruction_of(self, seed: Seed) -> str:
+        """What the stored sample asks."""
+        return self._render("instruction", seed)
+
+    def input_of(self, seed: Seed) -> str:
+        return self._render("input", seed)
+
+
+def load_domains(config: Path) -> dict[str, Domain]:
+    """Every domain by name: the workspace's files over the packaged ones.
+
+    Raises SettingsError naming file, line, key and what was expected.
+    """
+    found: dict[str, Domain] = {}
+    for folder in (resources.files("config") / "domains", config / "domains"):
+        if folder.is_dir():
+            for file in sorted(folder.iterdir(), key=lambda f: f.name):
+                if file.name.endswith(".toml"):
+                    domain = _read_domain(file, folder)
+                    found[domain.name] = domain
+    return found
+
+
+def _read_domain(file: Traversable, folder: Traversable) -> Domain:
+    import tomllib
+
+    path = Path(str(file))
+    text = file.read_text("utf-8")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    read = validate(_DomainFile, values, path, text)
+    gates = read.gates
+    order = (
+        ("schema", "length", "reference", "duplicates")
+        if gates.reference
+        else ("schema", "length", "duplicates")
+    )
+    return Domain(
+        name=read.name,
+        title=read.title,
+        description=read.description,
+        row_domain=read.row_domain or read.name,
+        max_tokens=read.max_tokens,
+        stop=read.stop,
+        rounds=read.rounds,
+        gates=GatesConfig(
+            order=order,  # type: ignore[arg-type]
+            min_chars=gates.length.min_chars,
+            max_chars=gates.length.max_chars,
+            normalise=gates.reference.normalise if gates.reference else "text",
+        ),
+        duplicate_threshold=gates.duplicates.threshold,
+        seeds=tuple(_read_seeds(folder / read.seeds, read.name)),
+        templates={name: getattr(read, name) for name in ("system", "prompt", "instruction", "input")},
+    )
+
+
+def _read_seeds(file: Traversable, domain: str) -> Iterator[Seed]:
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise SettingsError(
+            f"{file}: the seeds of domain {domain} cannot be read: {error.strerror}"
+        ) from error
+    seen: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise SettingsError(f"{file}:{number}: not valid JSON: {error}") from error
+        if not isinstance(values, dict) or not isinstance(values.get("id"), str):
+            raise SettingsError(f"{file}:{number}: a seed is an object with a text 'id'")
+        if values["id"] in seen:
+            raise SettingsError(f"{file}:{number}: id {values['id']!r} stands twice")
+        seen.add(values["id"])
+        yield Seed(values["id"], str(values.get("family", values["id"])), values.get("reference"), values)
+    if not seen:
+        raise SettingsError(f"{file}: no seeds for domain {domain}")

@@ -1,0 +1,57 @@
+"""The plan of a campaign: which seed each ordinal of a domain asks about, the same after every restart."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from backend.generation.domains import Domain, Seed
+from backend.providers.base import ChatRequest
+from backend.store.campaigns import Campaign
+
+
+def split_target(target: int, domains: list[str]) -> dict[str, int]:
+    """`target` divided over the domains. What does not divide goes to the last ones, one each, so that the
+    first domain of the request's campaigns shows its 16 of 100 and 33 of 200, and the sum is the target.
+
+    Raises ValueError without domains, or with fewer samples than domains.
+    """
+    if not domains or target < len(domains):
+        raise ValueError(f"a target of {target} cannot be divided over {len(domains)} domains")
+    share, rest = divmod(target, len(domains))
+    return {name: share + (i >= len(domains) - rest) for i, name in enumerate(domains)}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One planned request: `key` is its content key, equal only for this campaign, place and wording."""
+
+    domain: Domain
+    ordinal: int
+    seed: Seed
+    request: ChatRequest
+    key: str
+
+
+def ordinals(domain: Domain) -> int:
+    """How many questions a campaign can ask in this domain before its seeds are used up."""
+    return len(domain.seeds) * domain.rounds
+
+
+def question(campaign: Campaign, domain: Domain, ordinal: int) -> Question:
+    """The question at `ordinal` (from 0, below `ordinals`). Each round asks every seed once, in an order
+    drawn from the campaign's seed.
+
+    Raises SettingsError when a template cannot be filled.
+    """
+    round_number, place = divmod(ordinal, len(domain.seeds))
+    order = list(range(len(domain.seeds)))
+
+    random.Random(f"{campaign.seed}/{domain.name}/{round_number}").shuffle(order)  # noqa: S311
+    seed = domain.seeds[order[place]]
+    request = domain.request(
+        seed, campaign.model, campaign.temperature, campaign.max_tokens, campaign.seed * 100_003 + ordinal
+    )
+    identity = f"{campaign.name}\n{domain.name}\n{ordinal}\n{request.key(campaign.provider)}"
+    return Question(domain, ordinal, seed, request, hashlib.sha256(identity.encode()).hexdigest())

@@ -1,0 +1,1 @@
+"""Keeping a workspace and its machine in order: doctor, backup, prune."""

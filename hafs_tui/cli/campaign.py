@@ -1,0 +1,288 @@
+"""`hafs-tui campaign`: create, run, pause, resume, cancel, list, show, compare, rescore, export, decisions."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hafs_tui.cli.groups import Group
+from hafs_tui.cli.support import Session, duration, in_workspace, table
+
+if TYPE_CHECKING:
+    from backend.generation.progress import Progress
+    from backend.settings import Workspace
+
+
+@click.group(
+    cls=Group,
+    epilog="Example: hafs-tui campaign create pilot --provider gemini --model gemini-3-flash-preview --target 100",
+)
+def command() -> None:
+    """Generate samples."""
+
+
+@command.command(
+    epilog="Example: hafs-tui campaign create pilot --provider embedded --model smollm2-135m-instruct "
+    "--target 60 --domains opcodes"
+)
+@click.argument("name")
+@click.option(
+    "--provider", required=True, help="gemini, anthropic, ollama, openai (any compatible server) or embedded."
+)
+@click.option("--model", required=True, help="The model, as the provider names it.")
+@click.option("--target", type=int, required=True, help="Accepted samples wanted, divided over the domains.")
+@click.option("--domains", default="", help="Names split by commas; every domain where left out.")
+@click.option("--base-url", help="The provider's address, where it is not the usual one.")
+@click.option("--temperature", type=float, help="0 to 2.")
+@click.option("--max-tokens", type=int, help="Longest answer; else the domain's.")
+@click.option("--parallel", type=int, help="Most requests in flight.")
+@click.option("--seed", type=int, help="Seed of the order of questions.")
+@click.option("--budget-usd", type=float, help="Pause when so much is spent.")
+@click.option("--budget-requests", type=int, help="Pause after so many requests.")
+@in_workspace
+async def create(ws: Workspace, session: Session, /, name: str, domains: str, **given: Any) -> None:
+    """Make a campaign; it runs when it is told to."""
+    from backend.generation.campaigns import NewCampaign
+    from backend.generation.campaigns import create as create_campaign
+    from backend.generation.progress import progress_of
+
+    names = tuple(part.strip() for part in domains.split(",") if part.strip())
+    campaign = await create_campaign(ws, NewCampaign(name=name, domains=names, **given))
+    shown = await progress_of(ws, campaign.name)
+    session.show(as_json(shown), f"campaign {name} is ready: hafs-tui campaign run {name}")
+
+
+@command.command(epilog="Example: hafs-tui campaign run pilot --detach")
+@click.argument("name")
+@click.option("--detach", is_flag=True, help="Run it in a process of its own, and return.")
+@in_workspace
+async def run(ws: Workspace, session: Session, name: str, detach: bool) -> None:
+    """Run a campaign until it is done, paused, cancelled or out of budget."""
+    await _run(ws, session, name, detach)
+
+
+@command.command(epilog="Example: hafs-tui campaign resume pilot")
+@click.argument("name")
+@click.option("--detach", is_flag=True, help="Run it in a process of its own, and return.")
+@in_workspace
+async def resume(ws: Workspace, session: Session, name: str, detach: bool) -> None:
+    """Go on with a campaign that was paused, stopped or killed."""
+    await _run(ws, session, name, detach)
+
+
+async def _run(ws: Workspace, session: Session, name: str, detach: bool) -> None:
+    from backend.generation.engine import run_campaign
+    from backend.generation.progress import progress_of
+
+    if detach:
+        await progress_of(ws, name)
+        pid = await _detached(ws, name)
+        session.show(
+            {"name": name, "pid": pid},
+            f"campaign {name} runs in process {pid}; watch it: hafs-tui campaign show {name}",
+        )
+        return
+    async with asyncio.TaskGroup() as tasks:
+        watcher = tasks.create_task(_watch(ws, session, name))
+        try:
+            await run_campaign(ws, name)
+        finally:
+            watcher.cancel()
+    ended = await progress_of(ws, name)
+    session.show(as_json(ended), describe(ended))
+    if ended.campaign.state == "failed":
+        sys.exit(1)
+    if ended.campaign.state == "paused" and ended.campaign.error and "budget" in ended.campaign.error:
+        sys.exit(3)
+
+
+async def _detached(ws: Workspace, name: str) -> int:
+    ws.logs.mkdir(parents=True, exist_ok=True)
+    with (ws.logs / f"campaign_{name}.out").open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hafs_tui", "--home", str(ws.home), "campaign", "run", name),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return process.pid
+
+
+async def _watch(ws: Workspace, session: Session, name: str) -> None:
+    from backend.generation.progress import progress_of
+
+    while True:
+        await asyncio.sleep(5)
+        session.tell(describe(await progress_of(ws, name)).splitlines()[0])
+
+
+@command.command(epilog="Example: hafs-tui campaign pause pilot")
+@click.argument("name")
+@in_workspace
+async def pause(ws: Workspace, session: Session, name: str) -> None:
+    """Let what is in flight finish, then stop; `resume` goes on."""
+    from backend.generation import campaigns
+
+    campaign = await campaigns.pause(ws, name)
+    session.show(
+        {"name": name, "state": campaign.state, "wish": campaign.wish},
+        f"campaign {name}: {campaign.wish or campaign.state}",
+    )
+
+
+@command.command(epilog="Example: hafs-tui campaign cancel pilot")
+@click.argument("name")
+@in_workspace
+async def cancel(ws: Workspace, session: Session, name: str) -> None:
+    """End a campaign for good; what it accepted stays."""
+    from backend.generation import campaigns
+
+    campaign = await campaigns.cancel(ws, name)
+    session.show(
+        {"name": name, "state": campaign.state, "wish": campaign.wish},
+        f"campaign {name}: {campaign.wish or campaign.state}",
+    )
+
+
+@command.command("list", epilog="Example: hafs-tui --json campaign list")
+@in_workspace
+async def list_(ws: Workspace, session: Session) -> None:
+    """Every campaign, newest first."""
+    from backend.generation.progress import every_progress
+
+    found = await every_progress(ws)
+    rows = [
+        (p.campaign.name, p.campaign.state, f"{p.accepted}/{p.campaign.target}", p.rejected, p.spent.requests,
+         p.campaign.model, f"${p.spent.cost_usd:.4f}", duration(p.eta_s) if p.eta_s else "")
+        for p in found
+    ]  # fmt: skip
+    headers = ("name", "state", "accepted", "rejected", "requests", "model", "cost", "ETA")
+    session.show([as_json(p) for p in found], table(headers, rows))
+
+
+@command.command(epilog="Example: hafs-tui campaign show pilot")
+@click.argument("name")
+@in_workspace
+async def show(ws: Workspace, session: Session, name: str) -> None:
+    """One campaign: progress by domain and in total, rate, cost, ETA, last failures."""
+    from backend.generation.progress import failures, progress_of
+
+    shown = await progress_of(ws, name)
+    failed = await failures(ws, name, 5)
+    lines = [describe(shown), *(f"  failure: {f.domain} {f.error_kind}: {f.error_message}" for f in failed)]
+    value = {
+        **as_json(shown),
+        "failures": [
+            {
+                "request": f.id,
+                "domain": f.domain,
+                "state": f.state,
+                "kind": f.error_kind,
+                "message": f.error_message,
+            }
+            for f in failed
+        ],
+    }
+    session.show(value, "\n".join(lines))
+
+
+@command.command(epilog="Example: hafs-tui campaign compare flash pro")
+@click.argument("first")
+@click.argument("second")
+@in_workspace
+async def compare(ws: Workspace, session: Session, first: str, second: str) -> None:
+    """Two campaigns side by side: acceptance with its interval, duplicates, cost of an accepted sample."""
+    from backend.generation.comparing import compare as compare_campaigns
+
+    sides = await compare_campaigns(ws, first, second)
+    rows = [
+        (label, *(getattr(side, field) for side in sides))
+        for label, field in (
+            ("judged", "judged"), ("accepted", "accepted"), ("acceptance", "acceptance"),
+            ("from (95 %)", "acceptance_low"), ("to (95 %)", "acceptance_high"), ("duplicates", "duplicates"),
+            ("requests", "requests"), ("cost, $", "cost_usd"), ("$ for each accepted", "cost_per_accepted_usd"),
+        )
+    ]  # fmt: skip
+    session.show({"campaigns": sides}, table(("", first, second), rows))
+
+
+@command.command(epilog="Example: hafs-tui campaign rescore pilot")
+@click.argument("name")
+@in_workspace
+async def rescore(ws: Workspace, session: Session, name: str) -> None:
+    """Run the gates again over stored answers, without any request; reviewers' decisions stay."""
+    from backend.generation.rescoring import rescore as rescore_campaign
+
+    report = await rescore_campaign(ws, name)
+    session.show(
+        report, f"{report.judged} judged again: {report.now_pending} let in, {report.now_gated} turned away"
+    )
+
+
+@command.command(epilog="Example: hafs-tui campaign export pilot --output pilot.jsonl")
+@click.argument("name")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Else training/NAME/samples.jsonl."
+)
+@in_workspace
+async def export(ws: Workspace, session: Session, name: str, output: Path | None) -> None:
+    """Write the accepted samples as JSONL in the origin's format."""
+    from backend.generation import campaigns
+
+    path, count = await campaigns.export(ws, name, output)
+    session.show({"path": path, "rows": count}, f"{count} rows in {path}")
+
+
+@command.command(epilog="Example: hafs-tui campaign decisions pilot")
+@click.argument("name")
+@in_workspace
+async def decisions(ws: Workspace, session: Session, name: str) -> None:
+    """Why each request went where it went."""
+    from backend.generation.campaigns import routing_decisions
+
+    found = await routing_decisions(ws, name)
+    rows = [
+        (d.request_id, d.domain, d.provider, d.model, d.routing or "the campaign's own provider")
+        for d in found
+    ]
+    session.show({"decisions": found}, table(("request", "domain", "provider", "model", "reason"), rows))
+
+
+def as_json(p: Progress) -> dict[str, Any]:
+    """The campaign object of `CLI.md`, and more."""
+    c = p.campaign
+    return {
+        "name": c.name, "state": c.state, "provider": c.provider, "model": c.model, "target": c.target,
+        "accepted": p.accepted, "rejected": p.rejected, "requests": p.spent.requests,
+        "answered": p.spent.answered, "failed": p.spent.failed, "possibly_charged": p.spent.unanswered,
+        "cost_usd": p.spent.cost_usd, "projected_usd": p.projected_usd, "acceptance": p.acceptance,
+        "rate": p.rate, "eta_s": p.eta_s, "eta_low_s": p.eta_low_s, "eta_high_s": p.eta_high_s,
+        "owned": p.owned, "error": c.error,
+        "domains": [{"name": d.domain, "target": d.target, "accepted": d.accepted, "rejected": d.rejected,
+                     "exhausted": d.exhausted} for d in p.domains],
+    }  # fmt: skip
+
+
+def describe(p: Progress) -> str:
+    """A campaign in a line, and a line for each domain."""
+    c, eta = p.campaign, ""
+    if p.eta_s is not None:
+        eta = f", about {duration(p.eta_s)} left ({duration(p.eta_low_s)} to {duration(p.eta_high_s)})"
+    lines = [
+        f"{c.name}: {c.state}, {p.accepted}/{c.target} accepted, {p.rejected} rejected, {p.spent.requests} requests, "
+        f"${p.spent.cost_usd:.4f}{eta}"
+    ]
+    lines += [
+        f"  {d.domain}: {d.accepted}/{d.target}" + (" (seeds used up)" if d.exhausted else "")
+        for d in p.domains
+    ]
+    if p.spent.unanswered:
+        lines.append(f"  {p.spent.unanswered} requests got no answer and may have been charged")
+    if c.error:
+        lines.append(f"  {c.error}")
+    return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""`hafs-tui eval`: run, compare, check, list, show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hafs_tui.cli.groups import Group
+from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
+
+if TYPE_CHECKING:
+    from backend.settings import Workspace
+
+
+@click.group(
+    cls=Group,
+    epilog="Example: hafs-tui eval compare --baseline hub:Qwen/Qwen2.5-Coder-14B-Instruct --finetuned run:pilot-sft",
+)
+def command() -> None:
+    """Evaluate models and compare them."""
+
+
+@command.command(
+    epilog="Example: hafs-tui eval run --model run:pilot-sft --benchmarks opcodes --output results.json"
+)
+@click.option(
+    "--model",
+    required=True,
+    help="run:NAME, path:..., hub:..., api:provider/model, gguf:..., deployment:NAME.",
+)
+@click.option(
+    "--benchmarks",
+    multiple=True,
+    required=True,
+    help="Names or files; may be given several times or split by commas.",
+)
+@click.argument("more", nargs=-1)
+@click.option(
+    "--heldout", type=click.Path(exists=True, path_type=Path), help="Held-out rows, for perplexity."
+)
+@click.option("--host", default="local", show_default=True, help="Where weights are run.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the results there as JSON."
+)
+@click.option("--max-new-tokens", default=64, show_default=True, help="Longest answer.")
+@in_workspace
+async def run(
+    ws: Workspace, session: Session, model: str, benchmarks: tuple[str, ...], more: tuple[str, ...],
+    heldout: Path | None, host: str, output: Path | None, max_new_tokens: int,
+) -> None:  # fmt: skip
+    """Answer benchmarks' items and score them; an interrupted run goes on where it was."""
+    from backend.evaluation.running import evaluation_document, run_evaluation
+
+    names = [part for given in (*benchmarks, *more) for part in given.split(",") if part]
+    evaluation = await run_evaluation(
+        ws, model, names, heldout=heldout, host=host, output=output, max_new_tokens=max_new_tokens,
+        on_progress=lambda done, total: session.tell(f"{done}/{total} items"),
+    )  # fmt: skip
+    document = await evaluation_document(ws, evaluation.id)
+    rows = [
+        (b["name"], b["items"], b["passed"], b["score"], *_interval(b["interval"]))
+        for b in document["benchmarks"]
+    ]
+    text = table(("benchmark", "items", "passed", "score", "from", "to (95 %)"), rows)
+    session.show(
+        document,
+        f"evaluation {evaluation.id} of {model}: {evaluation.state}\n{text}\nperplexity: {document['perplexity']}",
+    )
+    if evaluation.state != "done":
+        sys.exit(EXIT_FAILED)
+
+
+def _interval(interval: object) -> tuple[object, object]:
+    if isinstance(interval, dict):
+        return interval.get("low"), interval.get("high")
+    if isinstance(interval, (list, tuple)) and len(interval) == 2:
+        return interval[0], interval[1]
+    return None, None
+
+
+@command.command(
+    epilog="Example: hafs-tui eval compare --baseline path:./base --finetuned run:pilot-sft --report report.md"
+)
+@click.option("--baseline", required=True, help="A model that was evaluated, or an evaluation's id.")
+@click.option("--finetuned", required=True, help="A model that was evaluated, or an evaluation's id.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as Markdown."
+)
+@in_workspace
+async def compare(
+    ws: Workspace, session: Session, baseline: str, finetuned: str, report: Path | None
+) -> None:
+    """Compare two models item by item: better, worse, or can't tell and how many items are missing."""
+    from backend.evaluation.report import verdict_sentence
+    from backend.evaluation.running import compare_models, comparison_document
+
+    comparison, row = await compare_models(ws, baseline, finetuned, report)
+    text = f"{finetuned} against {baseline}: {verdict_sentence(comparison)}"
+    if row.report:
+        text += f"\nreport: {row.report}"
+    session.show(comparison_document(comparison, row), text)
+
+
+@command.command(epilog="Example: hafs-tui eval check opcodes_benchmark.jsonl")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@in_workspace
+async def check(ws: Workspace, session: Session, file: Path) -> None:
+    """Judge a benchmark file's own references, alternates, near-misses and broken answers."""
+    from backend.evaluation.checking import check_benchmark
+
+    report = check_benchmark(file)
+    rows = [
+        (c.id, c.answer, c.expected, c.outcome, "" if c.holds else "NOT AS EXPECTED") for c in report.cases
+    ]
+    session.show(report, table(("item", "answer", "expected", "outcome", ""), rows))
+    if not report.holds:
+        sys.exit(EXIT_FAILED)
+
+
+@command.command("list", epilog="Example: hafs-tui eval list")
+@in_workspace
+async def list_(ws: Workspace, session: Session) -> None:
+    """Every evaluation, newest first."""
+    from backend.evaluation.running import list_evaluations
+
+    found = await list_evaluations(ws)
+    rows = [(e.id, e.model, ", ".join(e.benchmarks), e.state) for e in found]
+    session.show([{"id": e.id, "model": e.model, "benchmarks": e.benchmarks, "state": e.state} for e in found],
+                 table(("id", "model", "benchmarks", "state"), rows))  # fmt: skip
+
+
+@command.command(epilog="Example: hafs-tui eval show 2")
+@click.argument("evaluation_id", type=int)
+@in_workspace
+async def show(ws: Workspace, session: Session, evaluation_id: int) -> None:
+    """One evaluation, item by item."""
+    from backend.evaluation.running import evaluation_document, show_evaluation
+
+    evaluation, outcomes = await show_evaluation(ws, evaluation_id)
+    rows = [(o.benchmark, o.item_id, o.outcome, o.answer[:40], o.reference[:40]) for o in outcomes]
+    document = await evaluation_document(ws, evaluation_id)
+    session.show(
+        document,
+        f"{evaluation.model}: {evaluation.state}\n"
+        + table(("benchmark", "item", "outcome", "answer", "reference"), rows),
+    )

@@ -1,0 +1,127 @@
+"""`hafs-tui job`: launch, list, show, follow, cancel."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hafs_tui.cli.groups import Group
+from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
+from hafs_tui.sanitize import sanitize
+
+if TYPE_CHECKING:
+    from backend.settings import Workspace
+    from backend.store.jobs import Job
+
+
+@click.group(cls=Group, epilog="Example: hafs-tui job launch box -- nvidia-smi")
+def command() -> None:
+    """Jobs of any kind on a host."""
+
+
+def as_json(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id, "host": job.host, "kind": job.kind, "state": job.state, "exit_code": job.exit_code,
+        "created_at": job.created_at, "started_at": job.started_at, "ended_at": job.ended_at,
+        "log_path": job.log_path, "error": job.error, "argv": job.argv,
+    }  # fmt: skip
+
+
+def end_with(job: Job) -> None:
+    """Leave with a failure where the job did not end well."""
+    if job.ended and job.state != "done":
+        sys.exit(EXIT_FAILED)
+
+
+@command.command(
+    epilog="Example: hafs-tui --json job launch local --detach -- python -c 'print(1)'",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("host")
+@click.option("--detach", is_flag=True, help="Return at once; the job goes on by itself.")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
+@in_workspace
+async def launch(ws: Workspace, session: Session, host: str, detach: bool, argv: tuple[str, ...]) -> None:
+    """Start a command on a host as a job that outlives the connection."""
+    from backend.hosts.jobs import follow_job
+    from backend.hosts.launching import launch_command
+
+    job = await launch_command(ws, host, argv)
+    if detach:
+        session.show(as_json(job), f"{job.id} runs on {host}; follow it: hafs-tui job follow {job.id}")
+        return
+    ended = await follow_job(ws, job.id, _ignore if session.as_json else _print)
+    session.show(as_json(ended), f"{ended.id}: {ended.state}, exit code {ended.exit_code}")
+    end_with(ended)
+
+
+def _print(data: bytes) -> None:
+    """To a file or pipe the job's own bytes; to a terminal, on which they could act, made harmless."""
+    stream = click.get_binary_stream("stdout")
+    if sys.stdout.isatty():
+        data = sanitize(
+            data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").decode("utf-8", "replace")
+        ).encode()
+    stream.write(data)
+    stream.flush()
+
+
+def _ignore(data: bytes) -> None:
+    """With --json, stdout holds the one document."""
+
+
+@command.command("list", epilog="Example: hafs-tui job list")
+@in_workspace
+async def list_(ws: Workspace, session: Session) -> None:
+    """Jobs of every host, newest first."""
+    from backend.hosts.jobs import list_jobs
+
+    found = await list_jobs(ws)
+    rows = [(j.id, j.host, j.kind, j.state, j.exit_code) for j in found]
+    session.show([as_json(j) for j in found], table(("id", "host", "kind", "state", "exit"), rows))
+
+
+@command.command(epilog="Example: hafs-tui job show sft-20261124-083012-ab12")
+@click.argument("job_id")
+@in_workspace
+async def show(ws: Workspace, session: Session, job_id: str) -> None:
+    """One job."""
+    from backend.hosts.jobs import show_job
+
+    job = await show_job(ws, job_id)
+    text = "\n".join(f"{key}: {value}" for key, value in as_json(job).items() if value is not None)
+    session.show(as_json(job), text)
+
+
+@command.command(epilog="Example: hafs-tui job follow sft-20261124-083012-ab12")
+@click.argument("job_id")
+@click.option("--events", is_flag=True, help="Its event records instead of its output.")
+@in_workspace
+async def follow(ws: Workspace, session: Session, job_id: str, events: bool) -> None:
+    """A job's output from its beginning, each byte once, until it ends."""
+    from backend.hosts.jobs import follow_job
+
+    ended = await follow_job(
+        ws, job_id, _ignore if session.as_json else _print, stream="events" if events else "stdout"
+    )
+    if session.as_json:
+        session.show(as_json(ended), "")
+    else:
+        session.tell(f"{ended.id}: {ended.state}, exit code {ended.exit_code}")
+    end_with(ended)
+
+
+@command.command(epilog="Example: hafs-tui job cancel sft-20261124-083012-ab12")
+@click.argument("job_id")
+@click.option(
+    "--grace", "grace_s", type=float, default=30.0, show_default=True, help="Seconds to end by itself."
+)
+@in_workspace
+async def cancel(ws: Workspace, session: Session, job_id: str, grace_s: float) -> None:
+    """Ask a job to end, so that a checkpoint is written; end its whole tree after the grace."""
+    from backend.hosts.jobs import cancel_job
+
+    job = await cancel_job(ws, job_id, grace_s)
+    session.show(as_json(job), f"{job.id}: {job.state}")
