@@ -24,7 +24,9 @@ A process is known by boot id, pid and start time together, never by its pid alo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import getpass
 import hashlib
 import json
@@ -187,10 +189,10 @@ def parents() -> dict[int, tuple[int, int]]:
     return found
 
 
-def tree_of(top: int, job: int) -> list[int]:
-    """Processes below `top`, and those in the session that the job's first process `job` began."""
+def tree_of(top: int, session: Optional[int] = None) -> list[int]:
+    """Processes below `top`, and those of a session with what is below them."""
     family = parents()
-    members = {pid for pid, (_, session) in family.items() if session == job} | {top}
+    members = {pid for pid, (_, theirs) in family.items() if theirs == session} | {top}
     grew = True
     while grew:
         new = {pid for pid, (parent, _) in family.items() if parent in members} - members
@@ -199,9 +201,28 @@ def tree_of(top: int, job: int) -> list[int]:
     return sorted(members - {top})
 
 
-def signal_tree(top: int, job: int, number: int) -> bool:
-    """Send a signal to all of a job's processes. False when there are none left."""
-    members = tree_of(top, job)
+def job_tree(child: int) -> list[int]:
+    """A job's processes, as its supervisor sees them. On Linux all of them are below us, orphans too."""
+    return tree_of(os.getpid(), None if sys.platform == "linux" else child)
+
+
+def marked(job_dir: str) -> list[int]:
+    """Processes whose environment names this job, whoever their parent is now. Only Linux tells."""
+    found = []
+    mark = b"HAFS_JOB_DIR=" + os.fsencode(job_dir)
+    for name in os.listdir("/proc") if sys.platform == "linux" else []:
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    if mark in file.read().split(b"\0"):
+                        found.append(int(name))
+            except OSError:
+                continue  # gone, or another user's
+    return found
+
+
+def send_signal(members: list[int], number: int) -> bool:
+    """To each that still runs. False when there was nobody."""
     for pid in members:
         try:
             os.kill(pid, number)
@@ -281,18 +302,18 @@ def watch(
     was_asked = False
     message = ""
     pause = 0.01
-    beat = 0.0
+    beat = float("-inf")
     while True:
         exit_code = reap(child) if exit_code is None else exit_code
         stop = read_json(os.path.join(job_dir, "stop")) or ({"grace_s": 10.0} if told_to_end else None)
         grace = float(stop["grace_s"]) if stop else ORPHAN_GRACE_S
         if stop and not was_asked and exit_code is None:
-            was_asked, asked_at, beat = True, time.monotonic(), 0.0
+            was_asked, asked_at, beat = True, time.monotonic(), float("-inf")
             state["state"] = "stopping"
             message = "its supervisor was told to end" if told_to_end else ""
             ask(child)
         if exit_code is not None:
-            if not (members_left(child)):
+            if not members_left(child):
                 return exit_code, was_asked, message
             if asked_at is None:
                 asked_at = time.monotonic()
@@ -336,19 +357,19 @@ def members_left(child: subprocess.Popen[bytes]) -> list[int]:
             pass
     except ChildProcessError:
         pass  # none left to collect
-    return tree_of(os.getpid(), child.pid)
+    return job_tree(child.pid)
 
 
 def ask(child: subprocess.Popen[bytes]) -> None:
     if sys.platform != "win32":  # there the stop file alone asks
-        signal_tree(os.getpid(), child.pid, signal.SIGTERM)
+        send_signal(job_tree(child.pid), signal.SIGTERM)
 
 
 def kill(child: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         subprocess.run(["taskkill", "/T", "/F", "/PID", str(child.pid)], capture_output=True, check=False)
     else:
-        signal_tree(os.getpid(), child.pid, signal.SIGKILL)
+        send_signal(job_tree(child.pid), signal.SIGKILL)
 
 
 def try_to_write(path: str, value: Json) -> bool:
@@ -477,24 +498,27 @@ class Jobs:
             write_json(os.path.join(status["job_dir"], "stop"), {"grace_s": grace_s, "asked_at": time.time()})
             state = read_json(os.path.join(status["job_dir"], "state.json"))
             if status["state"] == "lost" and state and same_process(state["pid"], state["start"]):
-                self.end_orphan(state["pid"], grace_s)
+                self.end_orphan(status["job_dir"], state["pid"], grace_s)
         return self.status(job_id)
 
-    def end_orphan(self, pid: int, grace_s: float) -> None:
-        """End a job whose supervisor was killed: its first process, its session, and all below."""
+    def end_orphan(self, job_dir: str, pid: int, grace_s: float) -> None:
+        """End a job whose supervisor was killed: its first process, its session, what is below, and
+        whoever carries its mark. Done before the answer: there is no supervisor to leave it to."""
         if sys.platform == "win32":
             subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
             return
-        deadline = time.monotonic() + grace_s
-        left = signal_tree(pid, pid, signal.SIGTERM) or start_time(pid) is not None
-        os.kill(pid, signal.SIGTERM)
-        while left and time.monotonic() < deadline:
-            time.sleep(0.1)
-            left = bool(tree_of(pid, pid)) or start_time(pid) is not None
-        if left:
-            signal_tree(pid, pid, signal.SIGKILL)
-            if start_time(pid) is not None:
-                os.kill(pid, signal.SIGKILL)
+        started = start_time(pid)
+
+        def members() -> list[int]:
+            first = [pid] if same_process(pid, started) else []
+            return first + sorted({*tree_of(pid, pid), *marked(job_dir)} - {pid})
+
+        for number, wait_s in ((signal.SIGTERM, grace_s), *[(signal.SIGKILL, 1.0)] * int(UNKILLABLE_S)):
+            deadline = time.monotonic() + wait_s
+            if not send_signal(members(), number):
+                return
+            while members() and time.monotonic() < deadline:
+                time.sleep(0.1)
 
     def read_stream(self, job_id: str, stream: str, offset: int, wait_s: float) -> tuple[Json, bytes]:
         """New bytes as soon as there are some; `end` once the job has ended and all is read."""
@@ -638,6 +662,16 @@ class Processor:
 
 # ---------------------------------------------------------------- a session
 
+
+@contextlib.contextmanager
+def part_still_there(part: str) -> Iterator[None]:
+    """Two may send the same file at once. The slower one finds its part gone and is to ask again."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Refused("offset", f"{part} is gone: another copy of the same file came first") from None
+
+
 Reply = Callable[..., None]
 
 
@@ -650,6 +684,7 @@ class Session:
         self.sink_lock = threading.Lock()
         self.children: set[subprocess.Popen[bytes]] = set()
         self.streams: dict[int, threading.Event] = {}
+        self.runs: dict[int, subprocess.Popen[bytes]] = {}
         self.root = ""
         self.jobs = Jobs("")
 
@@ -663,8 +698,7 @@ class Session:
                 body = self.source.read(header.pop("n", 0))
                 self.dispatch(header.pop("id"), header.pop("op"), header, body)
         finally:
-            for child in list(self.children):
-                self.end_child(child)
+            self.end_children()
 
     def dispatch(self, number: int, op: str, arguments: Json, body: bytes) -> None:
         handler = getattr(self, "op_" + op, None)
@@ -672,8 +706,9 @@ class Session:
             return self.send(number, {"error": {"kind": "bad", "message": f"no such request: {op}"}})
         if op in ("hello", "write", "stop"):
             return self.answer(number, handler, arguments, body)
-        if op in ("gpus",):
+        if op == "gpus":
             self.streams[number] = threading.Event()
+        if op in ("gpus", "run"):
             arguments["number"] = number
         threading.Thread(target=self.answer, args=(number, handler, arguments, body), daemon=True).start()
 
@@ -686,7 +721,10 @@ class Session:
             self.send(number, {"error": {"kind": error.kind, "message": str(error)}})
         except FileNotFoundError as error:
             self.send(number, {"error": {"kind": "missing", "message": str(error)}})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except OSError as error:
+            kind = "no space" if error.errno == errno.ENOSPC else type(error).__name__
+            self.send(number, {"error": {"kind": kind, "message": str(error)}})
+        except (ValueError, TypeError, KeyError) as error:
             self.send(number, {"error": {"kind": type(error).__name__, "message": str(error)}})
 
     def send(self, number: int, header: Json, raw: bytes = b"") -> None:
@@ -695,11 +733,16 @@ class Session:
             try:
                 self.sink.write(line + raw)
                 self.sink.flush()
-            except (BrokenPipeError, OSError):
+            except OSError:
+                self.end_children()
                 os._exit(0)  # nobody hears us: the reader's end of input would say the same
 
     def path(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.root, os.path.expanduser(path)))
+
+    def end_children(self) -> None:
+        for child in list(self.children):
+            self.end_child(child)
 
     def end_child(self, child: subprocess.Popen[bytes]) -> None:
         """End what a session started for itself, with its process group. Supervisors are not among it."""
@@ -760,10 +803,12 @@ class Session:
         processor = Processor()
         while not stopped.is_set():
             command = smi_command()
-            if command is None or not self.follow_smi(command, number, interval_s, stopped):
-                again = time.monotonic() + 30.0
-                while time.monotonic() < again and not stopped.wait(interval_s):
-                    self.send(number, {"cpu": processor.reading()})
+            if command is not None and self.follow_smi(command, number, interval_s, stopped):
+                stopped.wait(interval_s)  # it gave readings and ended: a driver that is being replaced, say
+                continue
+            again = time.monotonic() + 30.0
+            while time.monotonic() < again and not stopped.wait(interval_s):
+                self.send(number, {"cpu": processor.reading()})
         del self.streams[number]
         return {"end": True}
 
@@ -783,9 +828,12 @@ class Session:
             self.end_child(child)
         return gave
 
-    def op_stop(self, stream: int, body: bytes) -> Json:
-        if stream in self.streams:
-            self.streams[stream].set()
+    def op_stop(self, number: int, body: bytes) -> Json:
+        """Nobody waits for the answer to that request any more."""
+        if number in self.streams:
+            self.streams[number].set()
+        if number in self.runs:
+            self.end_child(self.runs[number])
         return {}
 
     # ---- commands and jobs
@@ -797,16 +845,18 @@ class Session:
         return child
 
     def op_run(
-        self, argv: list[str], timeout_s: float, cwd: Optional[str], body: bytes
+        self, number: int, argv: list[str], timeout_s: float, cwd: Optional[str], body: bytes
     ) -> tuple[Json, bytes]:
         where = self.path(cwd) if cwd else self.root
         pipe = subprocess.PIPE
         child = self.start_child(argv, cwd=where, stdin=pipe, stderr=pipe)
+        self.runs[number] = child
         try:
             out, err = child.communicate(body, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise Refused("timeout", f"no end after {timeout_s:g} s: {argv[0]}") from None
         finally:
+            del self.runs[number]
             self.end_child(child)
         out, err = out[:OUTPUT_LIMIT], err[:OUTPUT_LIMIT]
         return {"exit_code": child.returncode, "stdout": len(out)}, out + err
@@ -885,9 +935,10 @@ class Session:
         return {"path": path, "here": False, "offset": offset}
 
     def op_write(self, path: str, sha256: str, offset: int, body: bytes) -> Json:
-        with open(self.part_of(self.path(path), sha256), "r+b") as file:
+        part = self.part_of(self.path(path), sha256)
+        with part_still_there(part), open(part, "r+b") as file:
             if file.seek(0, os.SEEK_END) != offset:
-                raise Refused("offset", f"{path} has {file.tell()} bytes, not {offset}")
+                raise Refused("offset", f"{part} has {file.tell()} bytes, not {offset}")
             file.write(body)
         return {}
 
@@ -895,12 +946,13 @@ class Session:
         """Put a whole part in its place, if it is what was offered."""
         path = self.path(path)
         part = self.part_of(path, sha256)
-        if os.path.getsize(part) != size or file_sha256(part) != sha256:
-            os.unlink(part)
-            raise Refused("hash", f"what arrived of {path} is not what was sent")
-        with open(part, "r+b") as file:
-            os.fsync(file.fileno())
-        replace(part, path)
+        with part_still_there(part):
+            if os.path.getsize(part) != size or file_sha256(part) != sha256:
+                os.unlink(part)
+                raise Refused("hash", f"what arrived of {path} is not what was sent")
+            with open(part, "r+b") as file:
+                os.fsync(file.fileno())
+            replace(part, path)
         return {"path": path}
 
     def op_mkdir(self, path: str, body: bytes) -> Json:

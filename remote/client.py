@@ -33,28 +33,32 @@ class Connector(Protocol):
 class Lane:
     """One session that is opened when needed and again after it broke, by one caller at a time."""
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, name: str, connector: Connector) -> None:
+        self._name = name
         self._connector = connector
         self._lock = asyncio.Lock()
         self._session: Session | None = None
         self._tries = 0
+        self._closed = False
         self._failure: HostError | None = None
 
     async def session(self) -> Session:
         tries = self._tries
         async with self._lock:
+            if self._closed:
+                raise HostError(self._name, "connect", "this host was closed", "Open it again.")
             if self._session is not None and self._session.alive:
                 return self._session
             if self._tries != tries and self._failure is not None:
                 raise self._failure  # somebody tried while we waited: one try for all
             await self._let_go()
             self._tries += 1
+            self._failure = None
             try:
                 self._session = await self._connector.open_session()
             except HostError as error:
                 self._failure = error
                 raise
-            self._failure = None
             return self._session
 
     async def _let_go(self) -> None:
@@ -64,6 +68,7 @@ class Lane:
 
     async def aclose(self) -> None:
         async with self._lock:
+            self._closed = True
             await self._let_go()
 
 
@@ -73,8 +78,8 @@ class AgentHost:
     def __init__(self, name: str, connector: Connector) -> None:
         self._name = name
         self._connector = connector
-        self._talk = Lane(connector)
-        self._bulk = Lane(connector)
+        self._talk = Lane(name, connector)
+        self._bulk = Lane(name, connector)
 
     @property
     def name(self) -> str:
@@ -153,6 +158,7 @@ class AgentHost:
         while True:
             try:
                 session = await self._talk.session()
+                patience.met()
                 fields, data = await session.ask(
                     f"follow {job_id}",
                     "follow",
@@ -164,7 +170,7 @@ class AgentHost:
             except LinkLost as error:
                 await patience.pause(error)
                 continue
-            patience.reached()
+            patience.answered()
             if data:
                 yield Chunk(offset, data)
                 offset += len(data)
@@ -176,11 +182,12 @@ class AgentHost:
         while True:
             try:
                 session = await self._talk.session()
+                patience.met()
                 answer = await session.ask(f"wait for {job_id}", "wait", job_id=job_id, wait_s=LONG_POLL_S)
             except LinkLost as error:
                 await patience.pause(error)
                 continue
-            patience.reached()
+            patience.answered()
             status = status_of(answer)
             if status.ended:
                 return status
@@ -215,8 +222,9 @@ class AgentHost:
         while True:
             try:
                 session = await self._talk.session()
+                patience.met()
                 async for fields in session.stream("watch GPUs", "gpus", interval_s=interval_s):
-                    patience.reached()
+                    patience.answered()
                     fresh.put_nowait(readings_of(self._name, fields, time.time()))
             except LinkLost as error:
                 try:
@@ -249,15 +257,17 @@ class Patience:
     """Pauses that grow while a host is away. A host that was never reached is an error at once."""
 
     def __init__(self) -> None:
-        self._seen = False
+        self._met = False
         self._next = FIRST_PAUSE_S
 
-    def reached(self) -> None:
-        self._seen = True
+    def met(self) -> None:
+        self._met = True
+
+    def answered(self) -> None:
         self._next = FIRST_PAUSE_S
 
     async def pause(self, error: LinkLost) -> None:
-        if not self._seen:
+        if not self._met:
             raise error
         await asyncio.sleep(self._next)
         self._next = min(LAST_PAUSE_S, self._next * 2)

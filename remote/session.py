@@ -107,9 +107,7 @@ class Session:
                 yield fields
         finally:
             del self._streams[number]
-            if self.alive:
-                with suppress(LinkLost):
-                    await self._send(step, {"id": self._number(step), "op": "stop", "stream": number}, b"")
+            self._stop(number)
 
     async def aclose(self) -> None:
         """End the agent. What its jobs do goes on."""
@@ -137,6 +135,9 @@ class Session:
     async def _result(self, step: str, number: int, answer: asyncio.Future[Frame]) -> Frame:
         try:
             fields, body = await answer
+        except asyncio.CancelledError:
+            self._stop(number)
+            raise
         finally:
             self._answers.pop(number, None)
         if "lost" in fields:
@@ -144,6 +145,14 @@ class Session:
         if "error" in fields:
             raise self._refusal(step, fields["error"])
         return fields, body
+
+    def _stop(self, number: int) -> None:
+        """Tell the agent that nobody waits for this answer any more. Its own answer goes unread."""
+        if self.alive:
+            self._next += 1
+            stop = {"id": self._next, "op": "stop", "number": number, "n": 0}
+            with suppress(OSError):  # a broken link is noticed by whoever reads
+                self._channel.writer.write(json.dumps(stop).encode() + b"\n")
 
     def _loss(self, step: str) -> LinkLost:
         why = self._lost.message if self._lost else "the link broke"

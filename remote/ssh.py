@@ -12,13 +12,14 @@ import secrets
 import shlex
 import socket
 from contextlib import suppress
-from pathlib import Path
+from typing import Any
 
 import asyncssh
 
 from remote.client import AgentHost
-from remote.errors import HostError, HostKeyChanged, HostKeyUnknown, LinkLost
+from remote.errors import HostError, LinkLost
 from remote.host import HostConfig
+from remote.host_keys import HostKeys
 from remote.local import AGENT
 from remote.session import Channel, Session, open_session
 
@@ -142,118 +143,75 @@ def quoted(word: str) -> str:
     return word if PLAIN.fullmatch(word) else shlex.quote(word)
 
 
-class HostKeys(asyncssh.SSHClient):
-    """Looks into known_hosts for asyncssh, and remembers what it saw, to tell unknown from changed."""
-
-    def __init__(self, config: HostConfig) -> None:
-        self.file = config.known_hosts or Path("~/.ssh/known_hosts").expanduser()
-        self.text = self.file.read_text(errors="replace") if self.file.is_file() else ""
-        self.accept_new = config.accept_new
-        self.place = ""
-        self.known: tuple[str, ...] = ()
-        self.offered: asyncssh.SSHKey | None = None
-
-    def lookup(self, host: str, addr: str, port: int | None) -> object:
-        self.place = f"[{host}]:{port}" if port else host
-        found = asyncssh.import_known_hosts(self.text).match(host, addr, port)
-        self.known = tuple(key.get_fingerprint() for key in found[0])
-        return found
-
-    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        """Asked only when the key is not among the known ones."""
-        self.offered = key
-        return self.accept_new and not self.known
-
-    def remember(self) -> None:
-        """Append a key that was accepted as new, after the server proved that it has it."""
-        if self.offered is None:
-            return
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        line = f"{self.place} {self.offered.export_public_key('openssh').decode().strip()}\n"
-        with self.file.open("a") as file:
-            file.write(line if not self.text or self.text.endswith("\n") else "\n" + line)
-
-    def refusal(self, config: HostConfig) -> HostError:
-        fingerprint = self.offered.get_fingerprint() if self.offered else "of another kind"
-        if self.known:
-            known = ", ".join(self.known)
-            return HostKeyChanged(
-                config.name,
-                f"{self.place} showed another host key than the known one.\n"
-                f"  known: {known}\n  shown: {fingerprint}",
-                f"If the host was reinstalled, compare the shown fingerprint on the host itself, then remove "
-                f"its lines from {self.file}. If not, somebody may be in between: do not connect.",
-                fingerprint,
-                self.known,
-            )
-        return HostKeyUnknown(
-            config.name,
-            f"the host key of {self.place} is not known. It showed {fingerprint}",
-            "Compare that fingerprint with the host's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
-            f"then accept it (--accept-new): it is added to {self.file}.",
-            fingerprint,
-        )
-
-
 async def connect(config: HostConfig) -> asyncssh.SSHClientConnection:
     """A connection whose host key was checked. Raises HostError; LinkLost where waiting may help."""
     name = config.name
     where = config.address or name
-    keys = await asyncio.to_thread(HostKeys, config)
-    options: dict[str, object] = {
+    keys = await asyncio.to_thread(HostKeys, config.known_hosts, config.accept_new)
+    options: dict[str, Any] = {
         "client_factory": lambda: keys,
         "known_hosts": keys.lookup,
         "keepalive_interval": KEEPALIVE_S,
         "keepalive_count_max": KEEPALIVE_MISSES,
         "connect_timeout": config.connect_timeout_s,
-        "login_timeout": config.connect_timeout_s + 10.0,
+        "login_timeout": config.connect_timeout_s * 2,
         "encryption_algs": CIPHERS,
+        **port_and_settings(config),
     }
-    if config.port is not None:
-        options["port"] = config.port
     if config.user is not None:
         options["username"] = config.user
     if config.key is not None:
         options["client_keys"] = [str(config.key.expanduser())]
-    if config.ssh_config is not None:
-        options["config"] = [str(config.ssh_config)]
-    address = f"{where}:{config.port}" if config.port else where
     try:
         connection = await asyncssh.connect(where, **options)
-    except asyncssh.HostKeyNotVerifiable as error:
-        raise keys.refusal(config) from error
-    except asyncssh.KeyExchangeFailed as error:
-        if keys.known:  # it has no key of the known kind any more
-            raise keys.refusal(config) from error
-        raise HostError(name, "connect", words_of(error), "The host's sshd may be too old.") from error
-    except asyncssh.PermissionDenied as error:
-        user = f"user {config.user}" if config.user else "the user of your SSH settings"
-        key = f"key {config.key}" if config.key else "none of your keys"
-        remedy = "Add the public key to ~/.ssh/authorized_keys there, or give the right `user` and `key`."
-        message = f"{address} let {user} in with {key}: no. {words_of(error)}"
-        raise HostError(name, "log in", message, remedy) from error
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, asyncssh.ConfigParseError) as error:
-        remedy = "Check the key file and ~/.ssh/config; a key with a passphrase goes through ssh-agent."
-        raise HostError(name, "read the SSH settings", words_of(error), remedy) from error
-    except FileNotFoundError as error:
-        raise HostError(name, "read the SSH settings", str(error), "Check the path of the key.") from error
-    except socket.gaierror as error:
-        remedy = "Check the address, and that you are on the right network."
-        raise LinkLost(name, "connect", f"{where} is not known by name: {error.strerror}", remedy) from error
-    except TimeoutError as error:
-        message = f"no answer from {address} within {config.connect_timeout_s:g} s"
-        remedy = "Is the host on and in reach? Check address, port, network and firewall."
-        raise LinkLost(name, "connect", message, remedy) from error
-    except ConnectionRefusedError as error:
-        message = f"{address} refused the connection"
-        raise LinkLost(name, "connect", message, "Is sshd running there, on that port?") from error
-    except (OSError, asyncssh.Error) as error:
-        message = f"{address}: {words_of(error)}"
-        raise LinkLost(
-            name, "connect", message, "Check address, port and network, then try again."
-        ) from error
+    except (OSError, ValueError, asyncssh.Error) as error:  # a bad key file is a ValueError
+        if await keys.are_why(error, where, port_and_settings(config)):
+            raise keys.refusal(name, error) from error
+        raise in_words(error, config) from error
     await asyncio.to_thread(keys.remember)
     return connection
+
+
+def in_words(error: Exception, config: HostConfig) -> HostError:
+    """What went wrong on the way to a host, and what helps."""
+    name, where = config.name, config.address or config.name
+    address = f"{where}:{config.port}" if config.port else where
+    match error:
+        case asyncssh.PermissionDenied():
+            user = f"user {config.user}" if config.user else "the user of your SSH settings"
+            key = f"key {config.key}" if config.key else "your keys"
+            message = f"{address} does not let {user} in with {key}: {words_of(error)}"
+            remedy = "Add the public key to ~/.ssh/authorized_keys there, or give the right `user` and `key`."
+            return HostError(name, "log in", message, remedy)
+        case asyncssh.KeyExchangeFailed():
+            return HostError(name, "connect", words_of(error), "The host's sshd may be too old.")
+        case FileNotFoundError():
+            return HostError(name, "read the SSH settings", str(error), "Check the path of the key.")
+        case ValueError():
+            remedy = "Check the key file and ~/.ssh/config. A key with a passphrase goes through ssh-agent."
+            return HostError(name, "read the SSH settings", words_of(error), remedy)
+        case socket.gaierror():
+            message = f"no address is known for {where}: {error.strerror}"
+            remedy = "Check the address, and that you are on the right network."
+        case TimeoutError():
+            message = f"no answer from {address} within {config.connect_timeout_s:g} s"
+            remedy = "Is the host on and in reach? Check address, port, network and firewall."
+        case ConnectionRefusedError():
+            message = f"{address} refused the connection"
+            remedy = "Is sshd running there, on that port?"
+        case _:
+            message = f"{address}: {words_of(error)}"
+            remedy = "Check address, port and network, then try again."
+    return LinkLost(name, "connect", message, remedy)
+
+
+def port_and_settings(config: HostConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if config.port is not None:
+        options["port"] = config.port
+    if config.ssh_config is not None:
+        options["config"] = [str(config.ssh_config)]
+    return options
 
 
 def words_of(error: Exception) -> str:

@@ -145,7 +145,7 @@ async def put_file(sessions: OpenSession, local: Path, remote: str, tell: Tally)
             await session.ask("copy", "accept", **what, size=size)
         return Transfer(str(offer["path"]), 1, size, sha256, moved)
 
-    return await attempts(attempt, mendable=("offset", "hash", "missing"))
+    return await attempts(attempt, mendable=("offset", "hash"))
 
 
 async def get_file(sessions: OpenSession, remote: str, local: Path, tell: Tally) -> Transfer:

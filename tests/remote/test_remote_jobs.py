@@ -53,16 +53,27 @@ async def test_a_job_runs_with_its_environment_and_its_end_is_known(host: Host, 
     assert [job.job_id for job in await host.jobs()] == ["first"]
 
 
+GATED = """
+import os, time
+for i in range(20000):
+    print(i)
+    if i % 4000 == 2000:
+        while not os.path.exists(f"go{i // 4000}"):
+            time.sleep(0.01)
+"""
+
+
 async def test_every_line_arrives_once_and_in_order_though_the_link_is_cut(host: Host, place: Place) -> None:
-    code = "import time\nfor i in range(20000):\n    print(i)\n    if i % 200 == 0: time.sleep(0.02)"
-    await host.launch(Launch("lines", python(code)))
+    """The job waits at five places until it is let go on, and at that moment the link is cut."""
+    job = await host.launch(Launch("lines", python(GATED)))
     got, cuts, expected = b"", 0, 0
     async for chunk in host.follow("lines", "stdout"):
         assert isinstance(chunk, Chunk)
         assert chunk.offset == expected
         expected = chunk.end
         got += chunk.data
-        if len(got) > (cuts + 1) * 18000 and cuts < 5:
+        if got.count(b"\n") > cuts * 4000 + 2000:
+            Path(job.job_dir, f"go{cuts}").touch()
             cuts += 1
             place.cut()
     assert cuts == 5
@@ -166,16 +177,20 @@ async def test_a_job_that_ends_takes_what_it_left_behind_with_it(host: Host, pla
 async def test_a_job_whose_supervisor_was_killed_is_lost_and_can_still_be_ended(
     host: Host, place: Place
 ) -> None:
-    status = await host.launch(Launch("lost", python("import time; time.sleep(600)")))
-    state = json.loads((place.root / "jobs" / "lost" / "state.json").read_text())
+    status = await host.launch(Launch("lost", python(ESCAPING)))
+    folder = place.root / "jobs" / "lost"
+    await until(lambda: (folder / "daemon").exists() and (folder / "main").exists())
+    state = json.loads((folder / "state.json").read_text())
     os.kill(state["supervisor_pid"], signal.SIGKILL)
-    await until(lambda: psutil.Process(status.pid).ppid() != state["supervisor_pid"])
+    await until(lambda: not _runs(state["supervisor_pid"]))
     lost = await host.status("lost")
     assert lost.state == "lost"
     assert "still runs" in lost.message
-    await host.cancel("lost", grace_s=1.0)
-    await until(lambda: not _runs(status.pid))
-    assert [chunk async for chunk in host.follow("lost", "stdout")] == []
+    await host.cancel("lost", grace_s=0.5)
+    assert (folder / "asked").exists()
+    assert not _runs(status.pid)
+    assert not _runs(int((folder / "daemon").read_text()))
+    assert [chunk.data async for chunk in host.follow("lost", "stdout")] == [b"ready\n"]
 
 
 def _runs(pid: int | None) -> bool:
@@ -211,12 +226,18 @@ async def test_bad_requests_are_refused_in_words(host: Host, place: Place) -> No
     assert "nowhere" in status.message
 
 
-async def test_a_short_command_runs_and_is_ended_in_time(host: Host) -> None:
+async def test_a_short_command_runs_and_is_ended_in_time(host: Host, place: Place) -> None:
     code = "import sys; print(sys.stdin.read().upper(), end=''); print(len(sys.argv[1]), file=sys.stderr); sys.exit(4)"
     done = await host.run(python(code, 'a "b" $c'), stdin="größe".encode())
     assert (done.exit_code, done.stdout.decode(), done.stderr) == (4, "GRÖSSE", b"8\n")
     with pytest.raises(HostError, match="no end after"):
         await host.run(python("import time; time.sleep(60)"), timeout_s=0.3)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await host.run(
+                python("import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)")
+            )
+    await until(lambda: not _runs(int((place.root / "pid").read_text())))
     with pytest.raises(HostError, match="no-such-program"):
         await host.run(("no-such-program",))
 
@@ -245,3 +266,27 @@ async def test_states_that_end_are_the_ones_that_follow_ends_on(host: Host) -> N
     status = await host.wait("quick")
     assert status.ended
     assert status.state in ENDED
+
+
+async def test_a_closed_host_stays_closed(host: Host) -> None:
+    await host.launch(Launch("long", ("sleep", "600")))
+    following = asyncio.create_task(text_of(host, "long"))
+    await asyncio.sleep(0)
+    await host.cancel("long", grace_s=0.0)
+    assert await following == ""
+    await host.aclose()
+    with pytest.raises(HostError, match="closed"):
+        await host.jobs()
+
+
+async def test_a_job_may_be_cancelled_before_it_started(host: Host, place: Place) -> None:
+    """The stop file is there when the supervisor comes."""
+    job_dir = place.root / "jobs" / "early"
+    await host.launch(Launch("early", ("true",)))
+    await host.wait("early")
+    for name in ("exit.json", "state.json"):
+        (job_dir / name).unlink()
+    (job_dir / "supervisor").rmdir()
+    (job_dir / "stop").write_text('{"grace_s": 1}')
+    status = await host.launch(Launch("early", ("true",)))
+    assert (status.state, status.exit_code, status.started_at) == ("cancelled", None, None)

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -64,7 +65,9 @@ class Place:
 
     kind: str
     config: HostConfig
-    cut: Callable[[], None]
+    cut: Callable[[], None]  # the link breaks; a new one can be made at once
+    away: Callable[[], None]  # nothing comes through until `back`
+    back: Callable[[], None]
     opened: list[Host] = field(default_factory=list)
 
     def open(self) -> Host:
@@ -77,21 +80,29 @@ class Place:
         return Path(self.config.root)
 
 
-def kill_agents() -> None:
+def signal_agents(number: int) -> None:
     for pid in agents():
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 @pytest.fixture(params=["local", "ssh"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     root = tmp_path / "root"
     if request.param == "local":
-        made = Place("local", HostConfig("here", root=str(root)), kill_agents)
+        config = HostConfig("here", root=str(root))
+        made = Place(
+            "local",
+            config,
+            cut=partial(signal_agents, signal.SIGKILL),
+            away=partial(signal_agents, signal.SIGSTOP),
+            back=partial(signal_agents, signal.SIGCONT),
+        )
         yield made
     else:
         sshd: Sshd = request.getfixturevalue("sshd")
         async with TcpProxy(sshd.port) as proxy:
-            made = Place("ssh", ssh_config(sshd, proxy.port, root, tmp_path / "known_hosts"), proxy.cut)
+            config = ssh_config(sshd, proxy.port, root, tmp_path / "known_hosts")
+            made = Place("ssh", config, proxy.cut, proxy.refuse, proxy.restore)
             yield made
             for host in made.opened:
                 await host.aclose()

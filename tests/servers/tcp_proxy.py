@@ -73,7 +73,7 @@ class TcpProxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, far_writer))
                 group.create_task(self._pump(far_reader, writer))
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # cancelled only when the proxy ends
             writer.transport.abort()
         finally:
             self._tasks.discard(task)
