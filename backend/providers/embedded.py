@@ -84,6 +84,11 @@ class EmbeddedServer:
         """Whether the server is up: started, and not ended by itself."""
         return bool(self._url) and self._process is not None and self._process.returncode is None
 
+    @property
+    def pid(self) -> int | None:
+        """The server's process, while it is up."""
+        return self._process.pid if self._process is not None else None
+
     def config(self, timeout_s: float = 120.0) -> ProviderConfig:
         """What `open_provider` needs to talk to it."""
         return ProviderConfig("embedded", self.base_url, timeout_s=timeout_s)

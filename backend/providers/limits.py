@@ -56,11 +56,10 @@ class AdaptiveLimit:
         await self._enter()
         try:
             await self._wait_out_the_pause()
-            burst = self.shrinks
             yield
         except ProviderError as error:
             if error.shrinks:
-                self._shrink(error, burst)
+                self._refused(error)
             raise
         else:
             self._grow()
@@ -104,17 +103,18 @@ class AdaptiveLimit:
             self.limit = min(grown, float(self.most))
         self._new_round()
 
-    def _shrink(self, error: ProviderError, burst: int) -> None:
-        """A refusal. Requests that were in flight at the last shrink belong to its burst: they do not shrink
-        again, but they may stretch the pause."""
+    def _refused(self, error: ProviderError) -> None:
+        """A refusal. The first of a burst shrinks the limit; those of the cool-down after it are its echo,
+        but may stretch the pause and the cool-down."""
         now = self._clock()
         asked = error.retry_after_s or 0.0
         self._pause_until = max(self._pause_until, now + asked)
-        self._rest_until = max(self._rest_until, now + max(COOL_DOWN_S, asked))
-        if burst == self.shrinks:
+        if now >= self._rest_until:
             self.shrinks += 1
             self.limit = max(1.0, self.limit * SHRINK)
+            self._rest_until = now + COOL_DOWN_S
             self._new_round()
+        self._rest_until = max(self._rest_until, self._pause_until)
 
     def _new_round(self) -> None:
         self._successes = 0
