@@ -48,7 +48,8 @@ class Kind(Enum):
 class Field:
     """One field. `choices` are values with labels; `check` says what is wrong with a value, or None.
 
-    An empty field that is not `required` answers None (an empty text, for texts).
+    An empty field that is not `required` answers None (an empty text, for texts). `fills` makes a choice fill
+    other fields: from the chosen value to their new values, by name.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Field:
     maximum: float | None = None
     choices: Sequence[tuple[str, str]] = ()
     check: Callable[[Value], str | None] | None = None
+    fills: Callable[[str], Mapping[str, Value]] | None = None
 
 
 class FieldError(ValueError):
@@ -170,6 +172,13 @@ class FieldRow(VerticalGroup):
         """The checked value. Raises ValueError with what is wrong."""
         return parse(self.described, _raw(self.editor))
 
+    def fill(self, value: Value) -> None:
+        """Put a value into the widget, as if it had been typed (texts, numbers, choices, yes or no)."""
+        if isinstance(self.editor, Checkbox):
+            self.editor.value = bool(value)
+        elif isinstance(self.editor, Input | Select):
+            self.editor.value = "" if value is None else str(value)
+
     def say_wrong(self, message: str | None) -> None:
         """Show what is wrong with this field, or its help again."""
         self.set_class(message is not None, "wrong")
@@ -267,6 +276,14 @@ class Form(ModalScreen[Result | None], Generic[Result]):
             self.action_send()
         else:
             self.focus_next()
+
+    @on(Select.Changed)
+    def _chosen(self, event: Select.Changed) -> None:
+        rows = {row.described.name: row for row in self.query(FieldRow)}
+        chosen = next(row for row in rows.values() if row.editor is event.select)
+        if chosen.described.fills is not None and isinstance(event.value, str):
+            for name, value in chosen.described.fills(event.value).items():
+                rows[name].fill(value)
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
