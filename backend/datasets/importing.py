@@ -74,12 +74,14 @@ OnProgress = Callable[[ImportReport], None]
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How rows become samples: what stands for a domain or source that a row does not name, and the policy
-    that approves them (None: they wait for review)."""
+    that approves them (None: they wait for review). `batch` is the name of the pairs among them;
+    `pairs_only` refuses lessons."""
 
     domain: str = "unknown"
     source: str | None = None
     approver: str | None = None
     batch: str = "imported"
+    pairs_only: bool = False
 
 
 @dataclass(slots=True)
@@ -196,10 +198,16 @@ def _next_batch(
             if format_of(fields) == "preference":
                 batch.pairs.append(new_pair(parse_preference(fields), plan.source or path.name))
             else:
-                batch.samples.append((line, raw, new_sample(parse_row(fields), path, plan)))
+                batch.samples.append((line, raw, _lesson(fields, path, plan)))
         except RowError as error:
             batch.bad.append(BadRow(line, str(error), raw))
     return batch
+
+
+def _lesson(fields: dict[str, object], path: Path, plan: Plan) -> NewSample:
+    if plan.pairs_only:
+        raise RowError("a lesson, no preference row: import it with hafs-tui samples import")
+    return new_sample(parse_row(fields), path, plan)
 
 
 def new_sample(row: Row, path: Path, plan: Plan) -> NewSample:
