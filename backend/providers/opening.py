@@ -1,6 +1,6 @@
 """Opens a provider by its kind and the workspace's settings: key, address, time limit.
 
-The embedded model gets its server here, once for all that ask for it at the same time.
+The embedded model gets its server here, which ends with the block.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from backend.providers import Provider, ProviderConfig, open_provider
+from backend.providers import Provider, ProviderConfig, load_sdk, open_provider
 from backend.providers.embedded import BUNDLED_MODEL, EmbeddedServer, bundled_gguf
 from backend.providers.keys import resolve_key
 from backend.settings import Workspace
@@ -40,6 +40,7 @@ async def provider_for(
 
 @asynccontextmanager
 async def _opened(config: ProviderConfig) -> AsyncIterator[Provider]:
+    await asyncio.to_thread(load_sdk, config.kind)
     provider = open_provider(config)
     try:
         yield provider

@@ -17,7 +17,9 @@ import pytest
 from backend.providers import Provider, ProviderError, ask, complete, open_provider
 from backend.providers.embedded import BUNDLED_MODEL, EmbeddedServer, bundled_gguf
 
-CAPITAL = ask(BUNDLED_MODEL, "What is the capital of France?", max_tokens=120, temperature=0)
+CAPITAL = ask(
+    BUNDLED_MODEL, "What is the capital of France? Answer in one word.", max_tokens=24, temperature=0
+)
 
 
 @pytest.fixture
@@ -66,7 +68,13 @@ async def test_several_models_are_up_at_once_and_answer_more_requests_than_they_
             requests = [ask(BUNDLED_MODEL, f"Count to {n}.", max_tokens=8, temperature=0) for n in range(4)]
             answers = await asyncio.gather(
                 complete(
-                    second, ask("another", "What is the capital of France?", max_tokens=120, temperature=0)
+                    second,
+                    ask(
+                        "another",
+                        "What is the capital of France? Answer in one word.",
+                        max_tokens=24,
+                        temperature=0,
+                    ),
                 ),
                 *(complete(provider, request, accept_cut=True) for request in requests),
             )
