@@ -33,11 +33,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """The row on `line` of `split` repeats the row on `other` of `where`; `similarity` is 0 to 1."""
+    """The row on line `row` of `split` repeats the row on line `other` of `where`; `similarity` is 0 to 1."""
 
     kind: Kind
     split: str
-    line: int
+    row: int
     where: str
     other: int
     similarity: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backend.datasets.importing import ImportReport, OnProgress, Plan, import_rows
+from backend.datasets.intake import ImportReport, OnProgress, Plan, import_rows
 from backend.settings import Workspace
 
 

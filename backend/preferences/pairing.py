@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from backend.datasets.importing import pair_uid
+from backend.datasets.intake import pair_uid
 from backend.settings import Workspace
 from backend.similarity.minhash import jaccard
 from backend.similarity.normalise import normalise_text

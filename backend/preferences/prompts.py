@@ -40,17 +40,26 @@ class PromptItem:
     normalise: Normalise
 
 
-async def from_samples(ws: Workspace, filter: Filter, num_samples: int, *, seed: int = 0) -> list[PromptItem]:
+async def from_samples(
+    ws: Workspace, filter: Filter, num_samples: int, *, seed: int = 0, normalise: Normalise | None = None
+) -> list[PromptItem]:
     """Up to `num_samples` different prompts of the filter's samples (without states in it: of approved ones),
-    drawn by `seed`. Raises PreferenceError where none is left."""
+    drawn by `seed`. `normalise` None is what the sample's domain says, or "text". Raises PreferenceError
+    where none is left."""
     chosen = filter if filter.states else replace(filter, states=("approved",))
-    return await _items(ws, await samples.ids(ws.db, chosen), num_samples, seed, "the filter")
+    return await _items(ws, await samples.ids(ws.db, chosen), num_samples, seed, normalise, "the filter")
 
 
 async def from_dataset(
-    ws: Workspace, ref: str, num_samples: int, *, split: Literal["train", "val"] = "train", seed: int = 0
+    ws: Workspace,
+    ref: str,
+    num_samples: int,
+    *,
+    split: Literal["train", "val"] = "train",
+    seed: int = 0,
+    normalise: Normalise | None = None,
 ) -> list[PromptItem]:
-    """Up to `num_samples` different prompts of one split of the version `NAME[@VERSION]`, drawn by `seed`.
+    """Up to `num_samples` different prompts of one split of the version `NAME[@VERSION]`, as `from_samples`.
     Raises PreferenceError for the test split or where none is left, DatasetError for an unknown version."""
     if split not in ("train", "val"):
         raise PreferenceError(f"prompts of {ref}: the split {split!r} is for measuring; use train or val")
@@ -59,11 +68,13 @@ async def from_dataset(
         "SELECT sample_id FROM dataset_rows WHERE dataset_id = ? AND split = ? ORDER BY sample_id",
         (version.id, split),
     )
-    return await _items(ws, [row[0] for row in rows], num_samples, seed, f"{version.name}@{version.version}")
+    return await _items(
+        ws, [row[0] for row in rows], num_samples, seed, normalise, f"{version.name}@{version.version}"
+    )
 
 
 async def _items(
-    ws: Workspace, ids: Sequence[int], num_samples: int, seed: int, where: str
+    ws: Workspace, ids: Sequence[int], num_samples: int, seed: int, normalise: Normalise | None, where: str
 ) -> list[PromptItem]:
     families = {
         row[0]
@@ -76,7 +87,7 @@ async def _items(
     found: dict[str, PromptItem] = {}
     for start in range(0, len(ids), _PAGE):
         page = await samples.by_ids(ws.db, ids[start : start + _PAGE])
-        for item in await asyncio.to_thread(_page_items, page, normalisers):
+        for item in await asyncio.to_thread(_page_items, page, normalise, normalisers):
             if item.family not in families and item.key not in measured:
                 found.setdefault(item.key, item)
     if not found:
@@ -87,12 +98,14 @@ async def _items(
     return sorted(found.values(), key=lambda item: _drawn(seed, item.key))[:num_samples]
 
 
-def _page_items(page: Iterable[Sample], normalisers: dict[str, Normalise]) -> list[PromptItem]:
+def _page_items(
+    page: Iterable[Sample], given: Normalise | None, normalisers: dict[str, Normalise]
+) -> list[PromptItem]:
     items = []
     for sample in page:
         prompt = prompt_text(sample.instruction, sample.input)
         reference = sample.extra.get("reference") or (sample.output if sample.state == "approved" else None)
-        normalise = normalisers.get(sample.domain, "text")
+        normalise = given or normalisers.get(sample.domain, "text")
         items.append(
             PromptItem(exact_hash(prompt), prompt, reference, sample.domain, sample.family, normalise)
         )

@@ -60,6 +60,11 @@ async def ids(ws: Workspace, *, state: PairState | None = None, batch: str | Non
     return await pairs.ids(ws.db, state, batch)
 
 
+async def every(ws: Workspace, *, state: PairState | None = None, batch: str | None = None) -> list[Pair]:
+    """Oldest first."""
+    return await pairs.every(ws.db, state, batch)
+
+
 async def counts(ws: Workspace) -> dict[PairState, int]:
     """How many pairs are in each state, those with none as 0."""
     found = await pairs.count_by_state(ws.db)
