@@ -106,7 +106,12 @@ class EmbeddedServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._arguments(), stdin=PIPE, stdout=PIPE, stderr=self._log, env=_environment()
+                *self._arguments(),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=self._log,
+                env=_environment(),
+                start_new_session=True,  # a Ctrl-C in the terminal is for its owner
             )
             self._url = await self._address(self._process)
         except BaseException:
@@ -121,7 +126,7 @@ class EmbeddedServer:
 
     def _arguments(self) -> list[str]:
         return [
-            *(sys.executable, "-m", "backend.providers.embedded_server"),
+            *(sys.executable, "-P", str(Path(__file__).with_name("embedded_server.py"))),
             *("--gguf", str(self.gguf), "--alias", self.alias),
             *("--context", str(self.context), "--parallel", str(self.parallel)),
             *self._more,

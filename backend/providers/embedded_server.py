@@ -1,21 +1,24 @@
-"""llama.cpp's HTTP server as a process of its own: `python -m backend.providers.embedded_server`.
+"""llama.cpp's HTTP server as a process of its own, started by `embedded.EmbeddedServer`.
 
 It is not run inside the app because loading a model holds the interpreter's lock (0.3-0.7 s for 135M
 parameters, more for larger ones), its log goes to the process's stderr, which is the app's screen, and a
-failed assertion in it aborts the process. It prints one line of JSON with its address on stdout and lives
-until its stdin is closed: its owner's death ends it too.
+failed assertion in it aborts the process. It imports nothing of ours, prints one line of JSON with
+its address on stdout, and lives until its stdin is closed: its owner's death ends it too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 
 def main() -> None:
     """Serves one GGUF on a free loopback port until stdin ends."""
     options = _options()
+    owner = os.dup(1)
+    os.dup2(2, 1)  # what llama.cpp prints goes to the log: the owner's pipe is read no further
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -32,8 +35,7 @@ def main() -> None:
     params.verbosity = 1
     params.ui = False
     server = xllamacpp.Server(params)
-    sys.stdout.write(json.dumps({"url": server.listening_address}) + "\n")
-    sys.stdout.flush()
+    os.write(owner, json.dumps({"url": server.listening_address}).encode() + b"\n")
     sys.stdin.buffer.read()
 
 

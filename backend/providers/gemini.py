@@ -61,6 +61,7 @@ class Gemini:
         self._url = base_url or GEMINI_URL
         self._timeout_s = timeout_s
         self._client = genai.Client(
+            vertexai=False,
             api_key=api_key or "none",
             http_options=types.HttpOptions(
                 base_url=self._url,

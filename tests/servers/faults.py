@@ -23,7 +23,7 @@ What = Literal[
     "close",  # the connection is closed before the answer
     "cut",  # the connection is closed in the middle of the body
     "slow",  # a byte every 50 ms
-    "html",  # 200 with a web page
+    "html",  # a web page, with `status` (200: as an answer)
     "empty",  # 200 with nothing
     "bad_json",  # 200 with JSON that breaks off
     "list",  # 200 with JSON that is no object
@@ -181,7 +181,8 @@ class FakeApi:
         if fault.what == "status":
             return self._error(fault)
         if fault.what == "html":
-            return web.Response(text="<html><body>Please log in</body></html>", content_type="text/html")
+            page = f"<html><body>Sorry: {fault.message}</body></html>"
+            return web.Response(text=page, content_type="text/html", status=fault.status)
         if fault.what == "hang":
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), 30)
