@@ -34,7 +34,10 @@ def main() -> None:
     params.port = 0
     params.verbosity = 1
     params.ui = False
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        sys.exit(str(error))
     os.write(owner, json.dumps({"url": server.listening_address}).encode() + b"\n")
     sys.stdin.buffer.read()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -50,6 +51,16 @@ async def test_a_stream_gives_the_same_answer_in_pieces(kind: ProviderKind) -> N
     assert "".join(pieces).strip() == "You said: tell me more"
     assert len(pieces) == 5
     assert len(server.paid) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_may_be_left_early(kind: ProviderKind) -> None:
+    async with place(kind) as (server, provider):
+        async with aclosing(provider.stream(ask("test-model", "tell me more " * 500))) as pieces:
+            assert await anext(pieces) == "You "
+        answer = await complete(provider, ask("test-model", "tell me more"))
+    assert answer.text == "You said: tell me more"
+    assert len(server.paid) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
