@@ -19,7 +19,7 @@ class Need(Enum):
     CAMPAIGN_RESTS = "this campaign is running, or it is over"
     CAMPAIGN_OPEN = "this campaign is over"
     SAMPLE = "no sample is selected: change the filter, or run a campaign"
-    DATASET = "no dataset version is selected: build one with n"
+    DATASET = "there is no dataset version: build one with d in Training"
     APPROVED = "no sample is approved yet: approve some in Review"
     RUN = "no run is selected"
     RUN_ACTIVE = "this run has ended"
@@ -138,7 +138,33 @@ _REVIEW = (
     Action("review.clear", "escape", "Pending", "Show everything that is pending.", footer=False),
 )
 
-ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW)
+_TRAINING = (
+    Action("training.sft", "n", "Train", "Launch supervised fine-tuning from a form.", (Need.DATASET,)),
+    Action("training.dpo", "p", "DPO", "Launch preference fine-tuning from a form."),
+    Action("training.dataset", "d", "Dataset", "Freeze approved samples as a version.", (Need.APPROVED,)),
+    Action("training.log", "l", "Log", "Follow what the selected run writes.", (Need.RUN, Need.JOB)),
+    Action(
+        "training.cancel",
+        "x",
+        "Stop",
+        "Stop the run; it can be resumed.",
+        (Need.RUN, Need.JOB, Need.RUN_ACTIVE),
+    ),
+    Action(
+        "training.resume",
+        "r",
+        "Resume",
+        "Go on from the newest complete checkpoint.",
+        (Need.RUN, Need.RUN_RESUMABLE),
+    ),
+    Action("training.next_figure", "m", "Figure", "Draw the next figure of the run.", (Need.RUN,)),
+    Action(
+        "training.previous_figure", "M", "Figure back", "Draw the previous figure.", (Need.RUN,), footer=False
+    ),
+    Action("training.base", "b", "Base", "Make a trainable base model from a GGUF.", footer=False),
+)
+
+ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_TRAINING)
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
 
 

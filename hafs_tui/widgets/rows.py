@@ -139,9 +139,9 @@ class RowView(ScrollView, can_focus=True):
         room = max(1, self.size.height - 1)
         top = self.scroll_offset.y
         if index < top:
-            self.scroll_to(y=index, animate=False)
+            self.scroll_to(y=index, animate=False, force=True)
         elif index >= top + room:
-            self.scroll_to(y=index - room + 1, animate=False)
+            self.scroll_to(y=index - room + 1, animate=False, force=True)
 
     def visible_rows(self) -> range:
         """Indices of the rows on the screen."""
