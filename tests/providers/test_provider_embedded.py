@@ -49,7 +49,9 @@ async def test_it_answers_in_the_asked_for_shape_with_logprobs_and_says_when_it_
     provider: Provider,
 ) -> None:
     schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
-    request = ask(BUNDLED_MODEL, "Name a city.", max_tokens=24, json_schema=schema, logprobs=True)
+    request = ask(
+        BUNDLED_MODEL, "Name a city.", max_tokens=48, temperature=0, json_schema=schema, logprobs=True
+    )
     answer = await complete(provider, request)
     assert json.loads(answer.text)["city"] in ("Paris", "Rome")
     assert len(answer.logprobs) >= 3
