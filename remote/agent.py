@@ -54,6 +54,7 @@ START_LIMIT_S = 15.0
 SMI_FIELDS = "count,index,name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
 ENDED = ("done", "failed", "cancelled", "lost")
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part$|^\.writing-")
 
 Json = dict[str, Any]
 
@@ -258,7 +259,7 @@ def supervise(job_dir: str) -> None:
         "started_at": None,
         "heartbeat_at": time.time(),
     }
-    write_json(os.path.join(job_dir, "state.json"), state)
+    try_to_write(os.path.join(job_dir, "state.json"), state)
     if os.path.exists(os.path.join(job_dir, "stop")):
         return conclude(job_dir, state, "cancelled", None, "cancelled before it started")
     try:
@@ -413,7 +414,6 @@ class Jobs:
         """Make the folder whole, then in place; only the first one wins, and so does only one supervisor."""
         job_dir = self.dir_of(job_id)
         if not os.path.isdir(job_dir):
-            making = tempfile.mkdtemp(dir=self.folder, prefix=".new-")
             spec = {
                 "job_id": job_id,
                 "argv": argv,
@@ -421,14 +421,15 @@ class Jobs:
                 "cwd": cwd or job_dir,
                 "created_at": time.time(),
             }
-            write_json(os.path.join(making, "spec.json"), spec)
-            for name in ("events.jsonl", "stdout.log"):
-                open(os.path.join(making, name), "xb").close()
+            making = tempfile.mkdtemp(dir=self.folder, prefix=".new-")
             try:
+                write_json(os.path.join(making, "spec.json"), spec)
+                for name in ("events.jsonl", "stdout.log"):
+                    open(os.path.join(making, name), "xb").close()
                 os.rename(making, job_dir)
             except OSError:
                 shutil.rmtree(making)
-                if not os.path.isdir(job_dir):
+                if not os.path.isdir(job_dir):  # else somebody else was first
                     raise
         if not os.path.isdir(os.path.join(job_dir, "supervisor")):
             start_supervisor(job_dir)
@@ -874,7 +875,11 @@ class Session:
             status = self.jobs.status(job_id)
             if status["state"] in ENDED or time.monotonic() >= deadline:
                 return {"status": status}
-            time.sleep(0.1)
+            look_again = min(deadline, time.monotonic() + 1.0)  # for a lost one, which writes no exit.json
+            while time.monotonic() < look_again:
+                time.sleep(0.05)
+                if os.path.exists(os.path.join(status["job_dir"], "exit.json")):
+                    break
 
     def op_jobs(self, body: bytes) -> tuple[Json, bytes]:
         return {}, json.dumps(self.jobs.all()).encode()
@@ -896,7 +901,8 @@ class Session:
 
     def op_hash(self, path: str, body: bytes) -> Json:
         path = self.path(path)
-        return {"path": path, "size": os.path.getsize(path), "sha256": file_sha256(path)}
+        program = os.access(path, os.X_OK)
+        return {"path": path, "size": os.path.getsize(path), "sha256": file_sha256(path), "program": program}
 
     def op_tree(self, path: str, body: bytes) -> tuple[Json, bytes]:
         """Every file below a folder: [relative path with `/`, size], sorted."""
@@ -905,8 +911,9 @@ class Session:
         for folder, _, names in os.walk(top):
             for name in names:
                 full = os.path.join(folder, name)
-                relative = os.path.relpath(full, top).replace(os.sep, "/")
-                files.append([relative, os.path.getsize(full)])
+                if os.path.isfile(full) and not UNFINISHED.search(name):
+                    relative = os.path.relpath(full, top).replace(os.sep, "/")
+                    files.append([relative, os.path.getsize(full)])
         return {"path": top}, json.dumps(sorted(files)).encode()
 
     def op_read(self, path: str, offset: int, length: int, body: bytes) -> tuple[Json, bytes]:
@@ -927,11 +934,11 @@ class Session:
             return {"path": path, "here": True, "offset": size}
         os.makedirs(os.path.dirname(path), exist_ok=True)
         part = self.part_of(path, sha256)
-        with open(part, "ab") as file:
-            offset = file.tell()
+        offset = os.path.getsize(part) if os.path.exists(part) else 0
         free = shutil.disk_usage(os.path.dirname(path)).free
         if size - offset > free:
             raise Refused("no space", f"{path} needs {size - offset} bytes, {free} are free there")
+        open(part, "ab").close()
         return {"path": path, "here": False, "offset": offset}
 
     def op_write(self, path: str, sha256: str, offset: int, body: bytes) -> Json:
@@ -942,7 +949,7 @@ class Session:
             file.write(body)
         return {}
 
-    def op_accept(self, path: str, size: int, sha256: str, body: bytes) -> Json:
+    def op_accept(self, path: str, size: int, sha256: str, program: bool, body: bytes) -> Json:
         """Put a whole part in its place, if it is what was offered."""
         path = self.path(path)
         part = self.part_of(path, sha256)
@@ -952,6 +959,8 @@ class Session:
                 raise Refused("hash", f"what arrived of {path} is not what was sent")
             with open(part, "r+b") as file:
                 os.fsync(file.fileno())
+            if program:
+                os.chmod(part, os.stat(part).st_mode | 0o100)
             replace(part, path)
         return {"path": path}
 

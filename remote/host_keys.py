@@ -27,7 +27,10 @@ class HostKeys(asyncssh.SSHClient):
 
     def lookup(self, host: str, addr: str, port: int | None) -> object:
         self.place = f"[{host}]:{port}" if port else host
-        found = asyncssh.import_known_hosts(self.text).match(host, addr, port)
+        try:
+            found = asyncssh.import_known_hosts(self.text).match(host, addr, port)
+        except ValueError as error:
+            raise ValueError(f"{self.file}: {error}") from error
         self.known = list(found[0])
         return found
 

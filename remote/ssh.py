@@ -188,7 +188,9 @@ def in_words(error: Exception, config: HostConfig) -> HostError:
         case FileNotFoundError():
             return HostError(name, "read the SSH settings", str(error), "Check the path of the key.")
         case ValueError():
-            remedy = "Check the key file and ~/.ssh/config. A key with a passphrase goes through ssh-agent."
+            remedy = (
+                "Check that file, the key and ~/.ssh/config. A key with a passphrase goes through ssh-agent."
+            )
             return HostError(name, "read the SSH settings", words_of(error), remedy)
         case socket.gaierror():
             message = f"no address is known for {where}: {error.strerror}"

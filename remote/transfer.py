@@ -3,6 +3,7 @@
 A file is hashed first. If the other side has that content, nothing moves. Otherwise it grows in a part
 beside its place, named by its content, so that a broken copy goes on where it stopped and never mixes
 with another; it is hashed again there and renamed into place. Writes go in order: a part has no holes.
+A file that may be executed may be executed there too; no other rights, times or links are copied.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -24,6 +26,7 @@ BLOCK = 256 * 1024
 WINDOW = 16  # blocks under way
 FILES_AT_ONCE = 8
 ATTEMPTS = 4
+UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part$")
 
 OpenSession = Callable[[], Awaitable[Session]]
 
@@ -39,14 +42,14 @@ async def put(sessions: OpenSession, local: Path, remote: str, progress: Progres
         size = (await asyncio.to_thread(local.stat)).st_size
         tell = Tally(size, progress)
         return await put_file(sessions, local, remote, tell)
-    files = await asyncio.to_thread(lambda: sorted(path for path in local.rglob("*") if path.is_file()))
-    tell = Tally(sum(path.stat().st_size for path in files), progress)
+    files = await asyncio.to_thread(files_below, local)
+    tell = Tally(sum(size for _, size in files), progress)
 
     async def one(path: Path) -> tuple[str, Transfer]:
         relative = path.relative_to(local).as_posix()
         return relative, await put_file(sessions, path, f"{remote}/{relative}", tell)
 
-    done = await several([partial(one, path) for path in files])
+    done = await several([partial(one, path) for path, _ in files])
     session = await sessions()
     await session.ask("copy", "mkdir", path=remote)
     fields, _ = await session.ask("copy", "stat", path=remote)
@@ -73,6 +76,12 @@ async def get(sessions: OpenSession, remote: str, local: Path, progress: Progres
     await asyncio.to_thread(local.mkdir, parents=True, exist_ok=True)
     done = await several([partial(one, name) for name, _ in listed])
     return tree_transfer(str(local), done)
+
+
+def files_below(folder: Path) -> list[tuple[Path, int]]:
+    """Every file with its size, sorted; parts of copies that are not whole yet are none."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not UNFINISHED.search(path.name))
+    return sorted((path, path.stat().st_size) for path in found)
 
 
 class Tally:
@@ -142,7 +151,8 @@ async def put_file(sessions: OpenSession, local: Path, remote: str, tell: Tally)
                         counted = offset
                 finally:
                     await asyncio.gather(*under_way, return_exceptions=True)
-            await session.ask("copy", "accept", **what, size=size)
+            program = await asyncio.to_thread(os.access, local, os.X_OK)
+            await session.ask("copy", "accept", **what, size=size, program=program)
         return Transfer(str(offer["path"]), 1, size, sha256, moved)
 
     return await attempts(attempt, mendable=("offset", "hash"))
@@ -186,6 +196,8 @@ async def get_file(sessions: OpenSession, remote: str, local: Path, tell: Tally)
             part.unlink()
             message = f"what arrived of {remote} is not what was sent"
             raise Refused(session.host, "copy", message, "Is it still being written?", "hash")
+        if source["program"]:
+            await asyncio.to_thread(part.chmod, part.stat().st_mode | 0o100)
         await asyncio.to_thread(os.replace, part, local)
         return Transfer(str(local), 1, size, sha256, moved)
 

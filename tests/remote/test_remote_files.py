@@ -18,6 +18,7 @@ MIB = 1024 * 1024
 async def test_a_file_goes_there_and_back_once(host: Host, place: Place, tmp_path: Path) -> None:
     source = tmp_path / "source.bin"
     source.write_bytes(os.urandom(3 * MIB + 17))
+    source.chmod(0o755)
     seen: list[tuple[int, int]] = []
     sent = await host.put(source, "data/größe file.bin", lambda done, total: seen.append((done, total)))
     assert Path(sent.path) == place.root / "data" / "größe file.bin"
@@ -30,6 +31,8 @@ async def test_a_file_goes_there_and_back_once(host: Host, place: Place, tmp_pat
 
     back = await host.get("data/größe file.bin", tmp_path / "back" / "copy.bin")
     assert Path(back.path).read_bytes() == source.read_bytes()
+    assert os.access(sent.path, os.X_OK)
+    assert os.access(back.path, os.X_OK)
     assert (await host.get("data/größe file.bin", tmp_path / "back" / "copy.bin")).moved == 0
     assert os.listdir(place.root / "data") == ["größe file.bin"]
     assert os.listdir(tmp_path / "back") == ["copy.bin"]
@@ -98,9 +101,11 @@ async def test_a_tree_goes_there_and_back(host: Host, place: Place, tmp_path: Pa
         path.write_text("x" * index)
     sent = await host.put(tree, "there")
     assert (sent.files, sent.size) == (60, sum(range(60)))
+    (tree / "left.0123456789abcdef.part").write_text("of a copy that is not whole")
+    (place.root / "there" / "left.0123456789abcdef.part").write_text("the same")
     back = await host.get("there", tmp_path / "back")
     assert back.sha256 == sent.sha256
-    found = {path.relative_to(tree): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    found = {path.relative_to(tree): path.read_bytes() for path in tree.rglob("*") if path.suffix == ".txt"}
     got = {
         path.relative_to(tmp_path / "back"): path.read_bytes()
         for path in (tmp_path / "back").rglob("*")

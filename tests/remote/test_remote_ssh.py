@@ -94,6 +94,14 @@ async def test_a_host_key_of_another_kind_is_a_changed_key(sshd: Sshd, config: H
     assert fingerprint(sshd.host_key) in str(error)
 
 
+async def test_a_broken_known_hosts_is_named(config: HostConfig) -> None:
+    assert config.known_hosts is not None
+    config.known_hosts.write_text("only-a-name\n")
+    error = await failure_of(config)
+    assert "only-a-name" in str(error)
+    assert str(config.known_hosts) in str(error)
+
+
 async def test_wrong_key_and_wrong_user_are_told_apart_from_a_dead_host(
     config: HostConfig, tmp_path: Path
 ) -> None:
@@ -105,6 +113,11 @@ async def test_wrong_key_and_wrong_user_are_told_apart_from_a_dead_host(
     assert "nobody-of-that-name" in error.message
     error = await failure_of(replace(config, key=tmp_path / "missing"))
     assert "missing" in error.message
+    locked = tmp_path / "locked"
+    locked.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key(passphrase="secret"))
+    error = await failure_of(replace(config, key=locked))
+    assert error.step == "read the SSH settings"
+    assert "ssh-agent" in error.remedy
     error = await failure_of(replace(config, port=free_port()))
     assert isinstance(error, LinkLost)
     assert "refused" in error.message
