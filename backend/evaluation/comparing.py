@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
-from backend.evaluation.comparison import Comparison, compare
+from backend.evaluation.comparison import Comparison, compare, comparison_record
+from backend.evaluation.documents import evaluation_row, summary_of
 from backend.evaluation.recording import EvaluationFailed
 from backend.evaluation.report import comparison_markdown
-from backend.evaluation.running import evaluation_row, summary_of
 from backend.registry.references import ModelReferenceError, resolve
 from backend.settings import Workspace
 from backend.settings.load import write_text
@@ -44,6 +45,11 @@ async def compare_models(
             report=str(target.absolute()),
         )
     return comparison, next(row for row in await list_comparisons(ws) if row.id == number)
+
+
+def comparison_document(comparison: Comparison, row: ComparisonRow) -> dict[str, Any]:
+    """A comparison as the command line's JSON, with its row's id and the path of its report."""
+    return {"id": row.id, **comparison_record(comparison), "report": row.report}
 
 
 async def list_comparisons(ws: Workspace) -> list[ComparisonRow]:

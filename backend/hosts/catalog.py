@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -110,6 +111,23 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
         known_hosts=ws.known_hosts,
         accept_new=accept_new,
     )
+
+
+def shell_command(ws: Workspace, name: str) -> list[str]:
+    """The argument vector of an interactive shell on a host. Raises SettingsError."""
+    settings = host_settings(ws, name)
+    if settings.kind == "local":
+        return [os.environ.get("SHELL", "/bin/sh")]
+    options = [
+        "-o",
+        f'UserKnownHostsFile="{ws.known_hosts}" "~/.ssh/known_hosts"',
+        "-o",
+        "StrictHostKeyChecking=yes",
+    ]
+    options += ["-p", str(settings.port)] if settings.port else []
+    options += ["-l", settings.user] if settings.user else []
+    options += ["-i", str(settings.key)] if settings.key else []
+    return ["ssh", *options, "--", str(settings.address)]
 
 
 async def probe_host(ws: Workspace, name: str, *, accept_new: bool = False) -> HostReport:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from backend.hosts.catalog import open_named_host
+from backend.hosts.launching import lease_of
 from backend.hosts.mirror import JobNotFound, job_row, tail, wait_for
-from backend.settings import Workspace
+from backend.settings import SettingsError, Workspace
 from backend.store import jobs as rows
+from backend.store import leases
 from backend.store.jobs import Job
-from remote import Stream
+from remote import HostError, Stream
 
 __all__ = ["JobNotFound", "cancel_job", "follow_job", "list_jobs", "read_log", "show_job"]
+
+log = logging.getLogger(__name__)
 
 
 async def list_jobs(ws: Workspace, limit: int = 200) -> list[Job]:
@@ -21,8 +26,21 @@ async def list_jobs(ws: Workspace, limit: int = 200) -> list[Job]:
 
 
 async def show_job(ws: Workspace, job_id: str) -> Job:
-    """The row of a job. Raises JobNotFound."""
-    return await job_row(ws, job_id)
+    """The row of a job; where nobody mirrors one that has not ended, its host is asked first, and its end is
+    brought in. A host that cannot be reached leaves the row as it is (`seen_at` says of when).
+
+    Raises JobNotFound.
+    """
+    job = await job_row(ws, job_id)
+    if job.ended or await leases.holder(ws.db, lease_of(job_id)) is not None:
+        return job
+    try:
+        async with open_named_host(ws, job.host) as host:
+            if (await host.status(job_id)).ended:
+                return await wait_for(ws, job_id)
+    except (HostError, SettingsError) as error:
+        log.warning("job %s is shown as it was last known: %s", job_id, error)
+    return job
 
 
 async def follow_job(

@@ -82,7 +82,7 @@ async def every(queries: Queries) -> list[Deployment]:
 
 
 async def insert_exchange(
-    transaction: Transaction, deployment_id: int, message: str, reply: str, request_id: int | None
+    transaction: Transaction, deployment_id: int | None, message: str, reply: str, request_id: int | None
 ) -> int:
     return await transaction.insert(
         "INSERT INTO exchanges (deployment_id, request_id, message, reply, at) VALUES (?, ?, ?, ?, ?)",

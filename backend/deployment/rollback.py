@@ -1,0 +1,86 @@
+"""Brings back the version that answered before: as a new version, so that the history only grows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+
+from backend.deployment.folders import kept_folder, published
+from backend.deployment.ollama import ollama_at, point
+from backend.deployment.serving import find_deployment
+from backend.deployment.steps import DeploymentFailed, origin
+from backend.providers import ProviderError
+from backend.settings import Workspace
+from backend.store import deployments as rows
+from backend.store.deployments import Deployment
+
+
+async def rollback(ws: Workspace, name: str) -> Deployment:
+    """Make the version before the current one current again.
+
+    An Ollama name is given to that version's tag, a folder is put back into place. A GGUF's row is made
+    current and stopped: serving it (`deploy serve`, or a chat) starts that version. Raises DeploymentFailed.
+    """
+    current = await find_deployment(ws, name)
+    before = await _before(ws, current)
+    details = {**before.details, "version_of": origin(before)}
+    async with ws.db.transaction() as transaction:
+        number = await rows.insert(
+            transaction,
+            name=name,
+            kind=before.kind,
+            model=before.model,
+            host=before.host,
+            details=json.dumps(details),
+        )
+    try:
+        if before.kind == "ollama":
+            async with ollama_at(ws, before.host, before.endpoint) as server:
+                await point(server, str(details["tag"]), str(details["version_tag"]))
+        elif before.kind == "hf":
+            folder = Path(str(details["folder"]))
+            kept = kept_folder(folder, origin(before))
+            await asyncio.to_thread(_swap_back, folder, kept, kept_folder(folder, origin(current)))
+    except (OSError, ProviderError) as error:
+        async with ws.db.transaction() as transaction:
+            await rows.update(transaction, number, "failed", error=str(error))
+        raise DeploymentFailed(f"{name} stays at version {current.version}: {error}") from error
+    if before.kind == "gguf":
+        return await _stopped(ws, number, current)
+    async with ws.db.transaction() as transaction:
+        await rows.update(transaction, number, "starting", endpoint=before.endpoint)
+    return await published(ws, number, current)
+
+
+async def _before(ws: Workspace, current: Deployment) -> Deployment:
+    older = [
+        row
+        for row in await rows.every(ws.db)
+        if row.name == current.name and row.version < origin(current) and row.state in ("replaced", "stopped")
+    ]
+    if not older:
+        raise DeploymentFailed(f"{current.name} has no version before {origin(current)} to go back to")
+    return older[0]
+
+
+async def _stopped(ws: Workspace, number: int, current: Deployment) -> Deployment:
+    async with ws.db.transaction() as transaction:
+        await rows.update(transaction, current.id, "replaced")
+        await rows.update(transaction, number, "stopped")
+        row = await rows.by_id(transaction, number)
+    if row is None:
+        raise LookupError(f"deployment {number} is gone")
+    return row
+
+
+def _swap_back(folder: Path, kept: Path, aside: Path) -> None:
+    """The kept folder in place, the current one kept under its own version."""
+    if not kept.is_dir():
+        raise FileNotFoundError(f"{kept} is not there any more")
+    if aside.exists():
+        shutil.rmtree(aside)
+    os.replace(folder, aside)
+    os.replace(kept, folder)

@@ -1,0 +1,182 @@
+"""Serves a GGUF by llama.cpp in a child of this process, and tells truly which deployments answer.
+
+A served deployment holds a lease for as long as its process lives, so that any other process sees at once
+when it is gone. Its row is also how it is asked to stop: whoever finds it moved on ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.deployment.answering import reachable
+from backend.deployment.gguf import convert_to_gguf
+from backend.deployment.steps import DeploymentFailed, smoke
+from backend.hosts.mirror import OnEvent
+from backend.hosts.placing import fetch_file
+from backend.providers import Provider, ProviderError, open_provider
+from backend.providers.embedded import EmbeddedServer
+from backend.settings import Workspace
+from backend.store import deployments as rows
+from backend.store import leases
+from backend.store.clock import now
+from backend.store.deployments import Deployment
+from backend.store.models import Model
+
+_LOOK_S = 0.3
+_JUST_MADE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that answers now, at an OpenAI-compatible endpoint on loopback, under the name `alias`."""
+
+    deployment: Deployment
+    endpoint: str
+    alias: str
+    provider: Provider
+    server: EmbeddedServer
+
+
+@asynccontextmanager
+async def serve_gguf(
+    ws: Workspace, model: str, *, name: str, outtype: str = "f16", on_event: OnEvent | None = None
+) -> AsyncIterator[ServedModel]:
+    """Serve a model for a block, as the next version of the deployment `name`; converted first where it is no
+    GGUF. It has answered a first question before it takes the place of the version that served until now.
+
+    Raises DeploymentFailed, ModelReferenceError, TrainingRefused, HostError.
+    """
+    gguf = await convert_to_gguf(ws, model, outtype=outtype, on_event=on_event)
+    file = await _here(ws, gguf)
+    details = json.dumps({"gguf": str(file), "alias": name, "model": gguf.name})
+    async with ws.db.transaction() as transaction:
+        number = await rows.insert(
+            transaction, name=name, kind="gguf", model=gguf.name, host="local", details=details
+        )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(leases.hold(ws.db, lease_of(number)))
+        try:
+            served = await _start(ws, number, file, name, stack)
+        except BaseException as error:
+            async with ws.db.transaction() as transaction:
+                await rows.update(transaction, number, "failed", error=str(error) or type(error).__name__)
+            if isinstance(error, ProviderError):
+                raise DeploymentFailed(f"{gguf.name} cannot be served: {error}") from error
+            raise
+        try:
+            yield served
+        finally:
+            await _ended(ws, number, served.server)
+
+
+async def serve_until_stopped(
+    ws: Workspace,
+    model: str,
+    *,
+    name: str,
+    outtype: str = "f16",
+    on_ready: Callable[[ServedModel], None] | None = None,
+    on_event: OnEvent | None = None,
+) -> Deployment:
+    """Serve a model until `stop`, a rollback or a newer version ends it; its row then.
+
+    Raises like `serve_gguf`, and DeploymentFailed when the server ends by itself.
+    """
+    async with serve_gguf(ws, model, name=name, outtype=outtype, on_event=on_event) as served:
+        if on_ready is not None:
+            on_ready(served)
+        row: Deployment | None = served.deployment
+        while row is not None and row.state == "serving" and served.server.alive:
+            await asyncio.sleep(_LOOK_S)
+            row = await rows.by_id(ws.db, served.deployment.id)
+        died = not served.server.alive
+    row = await rows.by_id(ws.db, served.deployment.id)
+    if row is None or (died and row.state == "failed"):
+        raise DeploymentFailed(f"{name}: its server ended by itself; start it again")
+    return row
+
+
+async def deployments(ws: Workspace) -> list[Deployment]:
+    """Every deployment, newest first; what claims to serve and does not is marked as failed first."""
+    listed = await rows.every(ws.db)
+    for row in listed:
+        if row.state in ("starting", "serving") and row.kind == "gguf":
+            await _check(ws, row)
+    return await rows.every(ws.db)
+
+
+async def find_deployment(ws: Workspace, name: str) -> Deployment:
+    """The version of a deployment that answers, else its newest. Raises DeploymentFailed for an unknown name."""
+    row = await rows.current(ws.db, name)
+    if row is None:
+        known = ", ".join(sorted({one.name for one in await rows.every(ws.db)})) or "none yet"
+        raise DeploymentFailed(f"no deployment named {name}; there are: {known}")
+    return row
+
+
+async def stop(ws: Workspace, name: str) -> Deployment:
+    """End what serves under that name: its process sees it within half a second. A folder or a tag is only
+    taken off the list of what is published; it stays where it is. Raises DeploymentFailed."""
+    row = await find_deployment(ws, name)
+    if row.state in ("serving", "starting", "published"):
+        async with ws.db.transaction() as transaction:
+            await rows.update(transaction, row.id, "stopped")
+    return await find_deployment(ws, name)
+
+
+def lease_of(deployment_id: int) -> str:
+    """The lease of the process that serves a deployment."""
+    return f"deployment:{deployment_id}"
+
+
+async def _here(ws: Workspace, gguf: Model) -> Path:
+    return Path(gguf.location) if gguf.host == "local" else await fetch_file(ws, gguf.host, gguf.location)
+
+
+async def _start(ws: Workspace, number: int, file: Path, name: str, stack: AsyncExitStack) -> ServedModel:
+    """The server up, asked a first question, and its row serving in the place of the one before."""
+    settings = ws.settings.provider("embedded")
+    server = await stack.enter_async_context(EmbeddedServer(file, name, parallel=settings.parallel))
+    provider = open_provider(server.config(settings.timeout_s))
+    stack.push_async_callback(provider.aclose)
+    await smoke(provider, name)
+    async with ws.db.transaction() as transaction:
+        for row in await rows.every(transaction):
+            if row.name == name and row.id != number and row.state in ("serving", "published"):
+                await rows.update(transaction, row.id, "replaced")
+        await rows.update(transaction, number, "serving", endpoint=server.base_url)
+        deployment = await rows.by_id(transaction, number)
+    if deployment is None:
+        raise LookupError(f"deployment {number} is gone")
+    return ServedModel(deployment, server.base_url, name, provider, server)
+
+
+async def _ended(ws: Workspace, number: int, server: EmbeddedServer) -> None:
+    """What the row says once its block is over: stopped, or failed where the server was gone before."""
+    async with ws.db.transaction() as transaction:
+        row = await rows.by_id(transaction, number)
+        if row is not None and row.state in ("serving", "starting"):
+            if server.alive:
+                await rows.update(transaction, number, "stopped")
+            else:
+                await rows.update(transaction, number, "failed", error="its server ended by itself")
+
+
+async def _check(ws: Workspace, row: Deployment) -> None:
+    if row.state == "starting" and now() - row.created_at < _JUST_MADE_S:
+        return  # its lease comes a moment after its row
+    if await leases.holder(ws.db, lease_of(row.id)) is None:
+        problem = "its process is gone"
+    elif row.state == "serving" and row.endpoint and not await reachable(row.endpoint):
+        problem = f"its endpoint {row.endpoint} does not answer"
+    else:
+        return
+    async with ws.db.transaction() as transaction:
+        again = await rows.by_id(transaction, row.id)
+        if again is not None and again.state == row.state:
+            await rows.update(transaction, row.id, "failed", error=f"{problem}; serve it again")
