@@ -27,6 +27,7 @@ class Need(Enum):
     RUN_DONE = "this run has no adapter yet"
     EVALUATION = "no evaluation is selected"
     TWO_EVALUATIONS = "a comparison needs two evaluations"
+    COMPARISON = "no comparison is selected: make one with c"
     PAIR = "no pair is selected: generate some with n"
     MODEL = "there is no model yet: train one in Training"
     DEPLOYMENT = "no deployment is selected: make one with n"
@@ -164,7 +165,15 @@ _TRAINING = (
     Action("training.base", "b", "Base", "Make a trainable base model from a GGUF.", footer=False),
 )
 
-ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_TRAINING)
+_EVALUATION = (
+    Action("evaluation.run", "n", "Evaluate", "Run benchmarks on a model from a form."),
+    Action(
+        "evaluation.compare", "c", "Compare", "Compare two evaluations item by item.", (Need.TWO_EVALUATIONS,)
+    ),
+    Action("evaluation.report", "o", "Report", "Read the report of the comparison.", (Need.COMPARISON,)),
+)
+
+ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_TRAINING, *_EVALUATION)
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
 
 

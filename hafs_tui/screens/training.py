@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -41,6 +41,7 @@ JOB_TONES: Mapping[str, Tone] = {
     "failed": "bad", "cancelled": "muted", "lost": "bad",
 }  # fmt: skip
 _DECIDED = ""
+_STARTED = (("trainable_parameters", "trainable"), ("train_samples", "samples"))
 
 
 class TrainingScreen(ModeScreen[TrainingSnapshot]):
@@ -365,7 +366,8 @@ def _blocks(selected: Selected) -> list[Block]:
     if selected.warnings:
         blocks.append(Block("⚠ warnings", "\n".join(selected.warnings), code=False))
     lines = [f"{name:<28} {value}" for name, value in run.recipe.items()]
-    made = "".join(f", {_count(selected.started, name)} {words}" for name, words in _STARTED)
+    counts = ((selected.started.get(name), words) for name, words in _STARTED)
+    made = "".join(f", {fmt.count(value)} {words}" for value, words in counts if isinstance(value, int))
     blocks.append(Block(f"Recipe of {run.name}{made}", "\n".join(lines) or "(empty)", code=False))
     if details.checkpoints:
         kept = [f"step {one.step:<8} {one.path}" for one in details.checkpoints]
@@ -373,11 +375,3 @@ def _blocks(selected: Selected) -> list[Block]:
     jobs = [f"{job.id} {job.state} {job.log_path or ''}" for job in details.jobs]
     blocks.append(Block("Jobs and folder", "\n".join([*jobs, run.output_dir]), code=False))
     return blocks
-
-
-_STARTED = (("trainable_parameters", "trainable"), ("train_samples", "samples"))
-
-
-def _count(started: Mapping[str, Any], name: str) -> str:
-    value = started.get(name)
-    return fmt.count(int(value)) if isinstance(value, int | float) else "?"
