@@ -90,7 +90,7 @@ async def test_an_edit_to_nothing_is_refused_and_leaves_no_trace(
 async def test_an_unknown_sample_and_a_wrong_rating_say_what_is_wrong(ws: Workspace) -> None:
     with pytest.raises(ReviewError, match="no sample 99"):
         await deciding.approve(ws, 99)
-    with pytest.raises(ReviewError, match="1 .* to 5"):
+    with pytest.raises(ReviewError, match=r"1 .* to 5"):
         await deciding.rate(ws, 99, 6)
 
 

@@ -62,7 +62,8 @@ async def test_what_was_said_to_be_decided_before_a_kill_is_decided_after_it(tmp
     async with open_workspace(tmp_path) as ws:
         for sample_id, decision_id in shown:
             sample = await samples.by_id(ws.db, sample_id)
-            assert sample is not None and sample.state == "approved"
+            assert sample is not None
+            assert sample.state == "approved"
             assert decision_id in {d.id for d in await decisions.of_sample(ws.db, sample_id)}
         rows = await ws.db.fetch_all(
             "SELECT sample_id, state FROM decisions JOIN samples ON samples.id = sample_id"

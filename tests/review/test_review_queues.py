@@ -71,7 +71,8 @@ async def test_a_policy_decides_in_batches_and_is_undone_in_one_step(
     assert await undo_bulk(ws, bulk) == 9
     assert await counts(ws) == {"pending": 8, "approved": 0, "rejected": 1, "flagged": 1, "gated": 1}
     assert await undo_bulk(ws, bulk) == 0
-    assert await deciding.undo(ws, 9) and (await counts(ws))["pending"] == 10
+    assert await deciding.undo(ws, 9)
+    assert (await counts(ws))["pending"] == 10
 
 
 async def test_a_policy_may_be_told_to_overrule_and_needs_a_name(ws: Workspace) -> None:
@@ -104,7 +105,9 @@ async def test_the_card_shows_all_that_is_known(ws: Workspace) -> None:
     await deciding.approve(ws, sample_id)
     bare = await put_sample(ws, "bare")
     seen, other = await cards(ws, [sample_id, 4711, bare])
-    assert seen.campaign == "pilot" and other.campaign is None and other.provenance is None
+    assert seen.campaign == "pilot"
+    assert other.campaign is None
+    assert other.provenance is None
     assert seen.provenance is not None
     assert (seen.provenance.cost_usd, seen.provenance.routing, seen.provenance.completion_tokens) == (
         0.003, "gpu at 12 %", 20,
