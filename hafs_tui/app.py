@@ -84,6 +84,13 @@ class HafsApp(App[None]):
             self.background.start("mirror of jobs", mirror_all(self.ws))
             self.background.start("gauges", watch_gauges(self.ws, self.gauges))
 
+    async def watch_hosts(self) -> None:
+        """Watch the hosts that there are now; called again when hosts.toml has changed."""
+        if self._live:
+            await self.background.stop("gauges")
+            self.gauges = Gauges()
+            self.background.start("gauges", watch_gauges(self.ws, self.gauges))
+
     def _background_failed(self, name: str, error: Exception) -> None:
         self.tell(f"{name}: {self.explain(error)}", severity="error")
 

@@ -42,21 +42,57 @@ class Background:
         """Whether work of this name is under way."""
         return name in self._tasks
 
+    def names(self) -> tuple[str, ...]:
+        """The names of everything that is under way."""
+        return tuple(self._tasks)
+
     def start(self, name: str, job: Coroutine[Any, Any, object]) -> bool:
         """Start `job` unless work of this name is under way already (False)."""
         if name in self._tasks:
             job.close()
             return False
-        self._tasks[name] = asyncio.create_task(self._run(name, job), name=name)
+        self._tasks[name] = asyncio.create_task(self._run(name, job, None), name=name)
         return True
 
-    async def _run(self, name: str, job: Coroutine[Any, Any, object]) -> None:
+    async def launch(self, name: str, job: Coroutine[Any, Any, object], *, patience_s: float = 2.0) -> None:
+        """Start `job` and watch its first seconds: what it refuses at once is raised here.
+
+        Returns when it has ended well, or still works after `patience_s`; a later failure goes to `told`.
+        Raises ValueError while work of this name is under way.
+        """
+        if name in self._tasks:
+            job.close()
+            raise ValueError(f"{name} is under way already")
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks[name] = asyncio.create_task(self._run(name, job, first), name=name)
+        try:
+            await asyncio.wait([first], timeout=patience_s)
+            if first.done():
+                first.result()
+        finally:
+            first.cancel()
+
+    async def stop(self, name: str) -> None:
+        """Cancel work of this name, if there is any, and wait for its end."""
+        task = self._tasks.get(name)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(
+        self, name: str, job: Coroutine[Any, Any, object], first: asyncio.Future[None] | None
+    ) -> None:
         try:
             await job
         except Exception as error:  # every kind of failure is somebody's news, never this owner's end
-            if self.told is None:
+            if first is not None and not first.done():
+                first.set_exception(error)
+            elif self.told is None:
                 self._failed.append(error)
             else:
                 self.told(name, error)
+        else:
+            if first is not None and not first.done():
+                first.set_result(None)
         finally:
             self._tasks.pop(name, None)
