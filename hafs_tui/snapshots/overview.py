@@ -60,7 +60,7 @@ async def _training(ws: Workspace) -> Training | None:
     if not found:
         return None
     run = next((run for run in found if run.state in ("starting", "running", "stopping")), found[0])
-    return Training(run, await _figures(ws, run, "loss"), await _figures(ws, run, "reward_margin"))
+    return Training(run, await _figures(ws, run, "loss"), await _figures(ws, run, "rewards_margin"))
 
 
 async def _figures(ws: Workspace, run: Run, name: str) -> tuple[float, ...]:

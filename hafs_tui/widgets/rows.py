@@ -46,7 +46,7 @@ class Cell:
 Cells = tuple[Cell, ...]
 
 
-class RowView(ScrollView, can_focus=True):
+class RowView(ScrollView, can_focus=True, inherit_bindings=False):
     """A scrolling view over rows, with a cursor and a header line that stays."""
 
     DEFAULT_CSS = """
