@@ -106,9 +106,9 @@ class NewPair:
 
 
 async def insert_pairs(transaction: Transaction, new: Sequence[NewPair], *, batch: str) -> int:
-    """Insert pairs that nobody has decided about; those that are here already (by uid) stay as they are.
-    Returns how many were new."""
-    by_uid = {pair.uid: pair for pair in new}
+    """Insert pairs that nobody has decided about; those that are here already (by uid) stay as they are, and
+    of several with one uid the first counts. Returns how many were new."""
+    by_uid = {pair.uid: pair for pair in reversed(new)}
     marks = ",".join("?" * len(by_uid))
     known = await transaction.fetch_value(
         f"SELECT count(*) FROM pairs WHERE uid IN ({marks})",  # noqa: S608 - values are bound
