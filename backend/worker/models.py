@@ -152,10 +152,19 @@ def attach_adapter(model: Any, adapter: Path, trainable: bool) -> Any:
 
 
 def load_for_inference(source: ModelSource, bf16: bool, session: Session) -> Any:
-    """The model ready to answer, its adapter folded into the weights (half the work for each token)."""
-    model = load_base(source, choose_dtype(bf16))
+    """The model ready to answer, its adapter folded into the weights where that loses nothing.
+
+    In 16 bits it stays beside them: a young adapter's changes are smaller than the weights' rounding, and
+    folding them in undid much of the training (loss 0.68 as trained, 1.11 folded into bf16).
+    """
+    import torch
+
+    dtype = choose_dtype(bf16)
+    model = load_base(source, dtype)
     if source.adapter:
-        model = attach_adapter(model, source.adapter, trainable=False).merge_and_unload()
+        model = attach_adapter(model, source.adapter, trainable=False)
+        if dtype is torch.float32:
+            model = model.merge_and_unload()
     if not model.config.eos_token_id and not model.generation_config.eos_token_id:
         session.warn("no_eos", f"{source.name} names no end token", "answers end by length only")
     return model.eval()

@@ -13,13 +13,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from backend.contract.events import Done, EventWriter, Failed, Warned
+from backend.contract.events import ENVIRONMENT, Done, EventWriter, Failed, Warned
 from backend.contract.job import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -93,23 +94,43 @@ def run(kind: Kind, work: Work, argv: list[str] | None = None) -> int:
         with EventWriter.from_environment(arguments.events) as events:
             return _fail(events, Refused("bad_parameters", str(error), "correct the parameters"))
     _quiet_threads()
-    fallback = str(Path(job.parameters.output_dir) / "events.jsonl")
-    with EventWriter.from_environment(
-        arguments.events or os.environ.get("HAFS_EVENTS", "") or fallback
-    ) as events:
+    path = arguments.events or os.environ.get(ENVIRONMENT, "") or _own_events_file(job)
+    with EventWriter.from_environment(path) as events:
         session = Session(events, job.resume)
-        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), session.on_signal)
-        try:
-            done = work(job.parameters, session)
-        except Stopped as stop:
-            return _stopped(events, stop)
-        except Exception as error:
-            return _fail(events, error)
-        events.emit(done)
-        print(f"done in {done.seconds:.1f} s: {done.artifact}", flush=True)
-        return EXIT_DONE
+        with _signals_to(session):
+            return _work(work, job, session)
+
+
+def _work(work: Work, job: JobSpec, session: Session) -> int:
+    try:
+        done = work(job.parameters, session)
+    except Stopped as stop:
+        return _stopped(session.events, stop)
+    except Exception as error:
+        return _fail(session.events, error)
+    session.events.emit(done)
+    print(f"done in {done.seconds:.1f} s: {done.artifact}", flush=True)
+    return EXIT_DONE
+
+
+@contextmanager
+def _signals_to(session: Session) -> Iterator[None]:
+    """Stop signals reach the session while its work runs."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)]
+    before = {number: signal.signal(number, session.on_signal) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _own_events_file(job: JobSpec) -> str:
+    """`events.jsonl` in the output folder; a job that does not resume sets an earlier one aside."""
+    path = Path(job.parameters.output_dir) / "events.jsonl"
+    if path.exists() and not job.resume:
+        path.rename(path.with_name(f"events-{path.stat().st_mtime_ns}.jsonl"))
+    return str(path)
 
 
 def _parser(kind: Kind) -> argparse.ArgumentParser:

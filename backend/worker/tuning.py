@@ -291,7 +291,7 @@ def _announce(trainer: Any, prepared: Prepared, session: Session, resume_from: P
 
 
 def precision(recipe: Recipe, session: Session) -> tuple[Any, bool]:
-    """(dtype of the base's weights, whether steps run in bf16). An adapter's weights stay in fp32.
+    """(dtype of the base's weights, whether steps run in bf16). The base is frozen; an adapter stays in fp32.
 
     fp16 is taken as asked, with a warning where bf16 would work.
     """
@@ -305,8 +305,7 @@ def precision(recipe: Recipe, session: Session) -> tuple[Any, bool]:
     if recipe.fp16 and torch.cuda.is_bf16_supported():
         session.warn("fp16", "fp16 was asked for and this card has bf16", "bf16 cannot overflow: give --bf16")
     dtype = choose_dtype(recipe.bf16, recipe.fp16)
-    # On a CPU the weights stay in fp32 and the steps are mixed.
-    return (dtype if on_card else torch.float32), dtype is torch.bfloat16
+    return dtype, dtype is torch.bfloat16
 
 
 def _last(history: list[dict[str, float]], name: str) -> float | None:
