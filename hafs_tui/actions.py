@@ -33,6 +33,7 @@ class Need(Enum):
     DEPLOYMENT = "no deployment is selected: make one with n"
     DEPLOYMENT_RUNS = "this deployment is not running"
     HOST = "no host is selected: add one with n"
+    HOST_AWAY = "this machine is always there; only other hosts can be removed"
     JOB = "no job is selected"
     JOB_ACTIVE = "this job has ended"
 
@@ -173,7 +174,23 @@ _EVALUATION = (
     Action("evaluation.report", "o", "Report", "Read the report of the comparison.", (Need.COMPARISON,)),
 )
 
-ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_TRAINING, *_EVALUATION)
+_HOSTS = (
+    Action("hosts.add", "n", "Add", "Add a host that is reached by SSH."),
+    Action("hosts.probe", "p", "Probe", "Ask the host what it is and what it has.", (Need.HOST,)),
+    Action("hosts.command", "c", "Command", "Launch any command as a job.", (Need.HOST,)),
+    Action("hosts.log", "l", "Log", "Follow what the job writes.", (Need.JOB,)),
+    Action("hosts.cancel", "x", "Stop", "Stop the job and all that it started.", (Need.JOB, Need.JOB_ACTIVE)),
+    Action(
+        "hosts.remove",
+        "X",
+        "Remove",
+        "Take the host out of hosts.toml.",
+        (Need.HOST, Need.HOST_AWAY),
+        footer=False,
+    ),
+)
+
+ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_TRAINING, *_EVALUATION, *_HOSTS)
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
 
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 class JobLog(ModalScreen[None]):
     """Shows what a job wrote to its output, from its first byte to its end. Leaving stops nothing but the view."""
 
-    DEFAULT_CSS = """
-    JobLog .log { width: 96%; height: 92%; max-width: 140; }
-    """
+    DEFAULT_CSS = "JobLog LogView { background: $surface; }"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,l", "dismiss", "Close", show=False)]
 
     def __init__(self, job_id: str) -> None:
@@ -31,7 +29,7 @@ class JobLog(ModalScreen[None]):
         self._job_id = job_id
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog log") as box:
+        with Vertical(classes="dialog wide") as box:
             box.border_title = plain(f"Log of {one_line(self._job_id)}").markup
             box.border_subtitle = "esc closes · g G first, last"
             yield LogView(empty="Waiting for the first line …")

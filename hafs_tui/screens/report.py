@@ -16,10 +16,7 @@ from hafs_tui.widgets.code_view import Block, CodeView
 class Report(ModalScreen[None]):
     """`title` and `text` may be of any origin."""
 
-    DEFAULT_CSS = """
-    Report .report { width: 96%; height: 92%; max-width: 130; }
-    Report CodeView { background: $surface; }
-    """
+    DEFAULT_CSS = "Report CodeView { background: $surface; }"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,o", "dismiss", "Close", show=False)]
 
     def __init__(self, title: str, text: str) -> None:
@@ -28,7 +25,7 @@ class Report(ModalScreen[None]):
         self._text = text
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog report") as box:
+        with Vertical(classes="dialog wide") as box:
             box.border_title = plain(one_line(self._title)).markup
             box.border_subtitle = "esc closes · g G top, end"
             yield CodeView()

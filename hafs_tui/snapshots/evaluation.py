@@ -8,8 +8,8 @@ from pathlib import Path
 
 from backend.evaluation.comparing import list_comparisons, load_comparison
 from backend.evaluation.comparison import EvaluationSummary
-from backend.evaluation.report import comparison_markdown
 from backend.evaluation.documents import list_evaluations, summary_of
+from backend.evaluation.report import comparison_markdown
 from backend.settings import Workspace
 from backend.store import datasets, evaluations
 from backend.store.datasets import DatasetVersion
