@@ -1,0 +1,6 @@
+"""The fixtures of `tests/fixtures/`, for the tests of this folder."""
+
+from tests.fixtures.small_model import small_adapter, small_model
+from tests.fixtures.workspace_hosts import host_name, loop_host, sshd
+
+__all__ = ["host_name", "loop_host", "small_adapter", "small_model", "sshd"]
