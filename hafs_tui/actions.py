@@ -190,7 +190,21 @@ _HOSTS = (
     ),
 )
 
-ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_TRAINING, *_EVALUATION, *_HOSTS)
+_PREFERENCES = (
+    Action("preferences.left", "h", "Left", "The left answer is better.", (Need.PAIR,)),
+    Action("preferences.right", "l", "Right", "The right answer is better.", (Need.PAIR,)),
+    Action("preferences.tie", "t", "Tie", "Neither is better.", (Need.PAIR,)),
+    Action("preferences.bad", "b", "Bad", "Neither should be learnt from.", (Need.PAIR,)),
+    Action("preferences.undo", "u,backspace", "Undo", "Take your last choice back."),
+    Action("preferences.generate", "n", "Generate", "Ask a model for candidates and pair them."),
+    Action("preferences.skip", "space", "Skip", "Leave this pair for later.", (Need.PAIR,), footer=False),
+    Action("preferences.export", "e", "Export", "Write pairs in TRL's format.", footer=False),
+    Action("preferences.import", "i", "Import", "Read pairs of a file.", footer=False),
+    Action("preferences.filter", "slash", "Filter", "Show pairs of a state and a batch.", footer=False),
+    Action("preferences.clear", "escape", "Pending", "Show every pair that waits.", footer=False),
+)
+
+ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_PREFERENCES, *_TRAINING, *_EVALUATION, *_HOSTS)
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
 
 
