@@ -32,7 +32,7 @@ from backend.store.datasets import DatasetVersion
 from backend.store.samples import Filter, Sample
 
 EVERYTHING = Filter()
-PAGE = 500
+PAGE = 250
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 
 

@@ -27,7 +27,7 @@ from backend.store import samples
 from backend.store.samples import Filter
 
 EVERYTHING = Filter()
-PAGE = 1000
+PAGE = 250
 Format = Literal["origin", "messages", "trl", "trl_plain"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 

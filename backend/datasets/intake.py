@@ -180,12 +180,20 @@ def _next_batch(
         line, raw, fields = record
         try:
             if format_of(fields) == "preference":
-                batch.pairs.append(new_pair(parse_preference(fields), plan.source or path.name))
+                plain = {key: _plain(value) for key, value in fields.items()}
+                batch.pairs.append(new_pair(parse_preference(plain), plan.source or path.name))
             else:
                 batch.samples.append((line, raw, _lesson(fields, path, plan)))
         except RowError as error:
             batch.bad.append(BadRow(line, str(error), raw))
     return batch
+
+
+def _plain(value: object) -> object:
+    """The text of a conversation of a single turn, as TRL's conversational rows have them; else the value."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "role" in value[0]:
+        return value[0].get("content")
+    return value
 
 
 def _lesson(fields: dict[str, object], path: Path, plan: Plan) -> NewSample:

@@ -12,7 +12,7 @@ from backend.store import pairs
 from backend.store.connection import typed
 from backend.store.pairs import Pair
 
-_PAGE = 1000
+_PAGE = 250
 
 
 async def export(

@@ -24,7 +24,7 @@ from backend.similarity.normalise import Normalise
 from backend.store import samples
 from backend.store.samples import Filter, Sample
 
-_PAGE = 500
+_PAGE = 250
 
 
 @dataclass(frozen=True, slots=True)

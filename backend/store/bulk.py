@@ -108,18 +108,15 @@ class NewPair:
 async def insert_pairs(transaction: Transaction, new: Sequence[NewPair], *, batch: str) -> int:
     """Insert pairs that nobody has decided about; those that are here already (by uid) stay as they are, and
     of several with one uid the first counts. Returns how many were new."""
-    by_uid = {pair.uid: pair for pair in reversed(new)}
-    marks = ",".join("?" * len(by_uid))
+    uids = tuple({pair.uid for pair in new})
+    marks = ",".join("?" * len(uids))
     known = await transaction.fetch_value(
         f"SELECT count(*) FROM pairs WHERE uid IN ({marks})",  # noqa: S608 - values are bound
-        tuple(by_uid),
+        uids,
     )
     await transaction.execute_many(
         "INSERT OR IGNORE INTO pairs (uid, batch, prompt, chosen, rejected, margin, scorer, source, state, created_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
-        [
-            (p.uid, batch, p.prompt, p.chosen, p.rejected, p.margin, p.scorer, p.source, now())
-            for p in by_uid.values()
-        ],
+        [(p.uid, batch, p.prompt, p.chosen, p.rejected, p.margin, p.scorer, p.source, now()) for p in new],
     )
-    return len(by_uid) - int(known)
+    return len(uids) - int(known)

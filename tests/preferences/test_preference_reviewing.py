@@ -162,6 +162,15 @@ async def test_the_export_is_what_the_trainer_reads(
     assert await export(ws, file, conversational=conversational, pending=True) == 3
 
 
+async def test_a_conversational_export_can_be_imported(ws: Workspace, tmp_path: Path) -> None:
+    await put_pairs(ws, 3)
+    await export(ws, tmp_path / "out.jsonl", conversational=True, pending=True)
+    async with open_workspace(tmp_path / "other") as other:
+        assert (await import_pairs(other, tmp_path / "out.jsonl")).pairs == 3
+        await export(other, tmp_path / "again.jsonl", conversational=True, pending=True)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+
+
 async def test_pairs_of_the_origin_come_in_once_and_go_out_the_same(ws: Workspace, tmp_path: Path) -> None:
     file = tmp_path / "preferences.jsonl"
     rows = [
