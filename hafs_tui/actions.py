@@ -32,6 +32,9 @@ class Need(Enum):
     MODEL = "there is no model yet: train one in Training"
     DEPLOYMENT = "no deployment is selected: make one with n"
     DEPLOYMENT_RUNS = "this deployment is not running"
+    DEPLOYMENT_TALKS = "select a deployment that answers: serve a GGUF with n, or make an Ollama tag with o"
+    ADAPTER = "only an adapter is merged: select one"
+    REPLY = "there is no reply to rate: write with c"
     HOST = "no host is selected: add one with n"
     HOST_AWAY = "this machine is always there; only other hosts can be removed"
     JOB = "no job is selected"
@@ -174,6 +177,41 @@ _EVALUATION = (
     Action("evaluation.report", "o", "Report", "Read the report of the comparison.", (Need.COMPARISON,)),
 )
 
+_DEPLOY = (
+    Action("deploy.serve", "n", "Serve", "Serve a model as GGUF from this app, on loopback.", (Need.MODEL,)),
+    Action(
+        "deploy.chat",
+        "c",
+        "Chat",
+        "Write to the selected deployment.",
+        (Need.DEPLOYMENT, Need.DEPLOYMENT_TALKS),
+    ),
+    Action("deploy.folder", "f", "Folder", "Write a merged Hugging Face folder.", (Need.MODEL,)),
+    Action("deploy.ollama", "o", "Ollama", "Create a tag on an Ollama server.", (Need.MODEL,)),
+    Action("deploy.stop", "x", "Stop", "Stop the deployment.", (Need.DEPLOYMENT, Need.DEPLOYMENT_RUNS)),
+    Action(
+        "deploy.rollback", "r", "Rollback", "Bring the version before back.", (Need.DEPLOYMENT,), footer=False
+    ),
+    Action(
+        "deploy.merge",
+        "m",
+        "Merge",
+        "Merge the adapter into its base.",
+        (Need.MODEL, Need.ADAPTER),
+        footer=False,
+    ),
+    Action(
+        "deploy.convert", "g", "GGUF", "Convert the model into one GGUF file.", (Need.MODEL,), footer=False
+    ),
+    Action(
+        "deploy.good", "plus,f2", "Good reply", "Rate the last reply as good.", (Need.REPLY,), footer=False
+    ),
+    Action("deploy.bad", "minus,f3", "Bad reply", "Rate the last reply as bad.", (Need.REPLY,), footer=False),
+    Action(
+        "deploy.leave", "escape", "Leave the chat", "Back from the chat to the deployments.", footer=False
+    ),
+)
+
 _HOSTS = (
     Action("hosts.add", "n", "Add", "Add a host that is reached by SSH."),
     Action("hosts.probe", "p", "Probe", "Ask the host what it is and what it has.", (Need.HOST,)),
@@ -204,7 +242,16 @@ _PREFERENCES = (
     Action("preferences.clear", "escape", "Pending", "Show every pair that waits.", footer=False),
 )
 
-ACTIONS: tuple[Action, ...] = (*_APP, *_CAMPAIGNS, *_REVIEW, *_PREFERENCES, *_TRAINING, *_EVALUATION, *_HOSTS)
+ACTIONS: tuple[Action, ...] = (
+    *_APP,
+    *_CAMPAIGNS,
+    *_REVIEW,
+    *_PREFERENCES,
+    *_TRAINING,
+    *_EVALUATION,
+    *_DEPLOY,
+    *_HOSTS,
+)
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
 
 
