@@ -214,14 +214,15 @@ class Session:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 await self._channel.writer.drain()
                 while (line := await self._channel.reader.readline()).rstrip(b"\r\n") != marker:
-                    if not line or len(noise) > NOISE_LIMIT:
-                        raise await self._silence(noise)
                     noise += line
-                answer = await self._channel.reader.readline()
-        except TimeoutError:
-            raise await self._silence(noise) from None
-        except (OSError, ValueError, asyncio.IncompleteReadError):
-            raise await self._silence(noise) from None
+                    if not line or len(noise) > NOISE_LIMIT:
+                        break
+                found = line.rstrip(b"\r\n") == marker
+                answer = await self._channel.reader.readline() if found else b""
+        except Exception as error:  # of the link, of whatever kind, or of the time-out
+            raise await self._silence(noise, late=isinstance(error, TimeoutError)) from error
+        if not answer.endswith(b"\n"):
+            raise await self._silence(noise)
         fields: Fields = json.loads(answer)
         if "error" in fields:
             raise self._refusal("start the agent", fields["error"])
@@ -232,13 +233,16 @@ class Session:
         self.root = fields["root"]
         self._tasks.append(asyncio.create_task(self._receive(), name=f"{self.host} frames"))
 
-    async def _silence(self, noise: bytes) -> HostError:
+    async def _silence(self, noise: bytes, late: bool = False) -> HostError:
         """Why no agent spoke, in the words that the host gave instead."""
         code = await self._channel.end()
         with suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
         words = (self._stderr or noise).decode("utf-8", "replace").strip()[-2000:]
+        if not late and (code is None or code < 0):
+            why = words or "the connection was closed"
+            return LinkLost(self.host, "start the agent", why, "Try again when the link is back.")
         message = f"no answer (exit code {code})" if code is not None else "no answer"
         remedy = "Log in by hand and see what the shell prints or waits for."
         if code in (127, 9009) or "not found" in words or "not recognized" in words:

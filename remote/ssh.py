@@ -26,6 +26,7 @@ from remote.session import Channel, Session, open_session
 KEEPALIVE_S, KEEPALIVE_MISSES = 3, 3  # a dead link is noticed after 12 s
 PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\\-]+")  # needs quoting in no shell
 DRIVE = re.compile(r"[A-Za-z]:/")
+SESSION_REFUSED = 0xFFFFFFFF  # asyncssh's own code: the server has no such command or subsystem
 CIPHERS = "^aes128-gcm@openssh.com"
 
 
@@ -78,6 +79,7 @@ class SshConnector:
                     await self._connection.wait_closed()
             self._connection.abort()
             self._connection = None
+            self._agent = None  # whoever cleans up there meanwhile does no harm
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
         async with self._lock:
@@ -85,7 +87,8 @@ class SshConnector:
                 return self._connection
             await self._drop()
             self._connection = await connect(self._config)
-            for port, old in list(self._forwards.items()):
+            for port in list(self._forwards):
+                old = self._forwards.pop(port)
                 old.close()
                 await old.wait_closed()
                 self._forwards[port] = await self._listen(self._connection, port, old.get_port())
@@ -124,13 +127,19 @@ class SshConnector:
                         await sftp.posix_rename(part, path)
                     except asyncssh.SFTPError:  # not every server has it, and a plain one replaces nothing
                         await sftp.rename(part, path)
-        except asyncssh.SFTPError as error:
-            remedy = f"Check the free space and the rights of the host's root folder, {self._config.root}."
-            raise HostError(self._config.name, "send the agent", words_of(error), remedy) from error
-        except asyncssh.ChannelOpenError as error:
-            remedy = "Does the host's sshd have its `Subsystem sftp` line?"
-            raise HostError(self._config.name, "send the agent", words_of(error), remedy) from error
+        except (asyncssh.Error, OSError) as error:
+            raise self._why_not_sent(connection, error) from error
         return f"{folder}/{name}"
+
+    def _why_not_sent(self, connection: asyncssh.SSHClientConnection, error: Exception) -> HostError:
+        name, step = self._config.name, "send the agent"
+        refused = isinstance(error, asyncssh.ChannelOpenError) and error.code == SESSION_REFUSED
+        if connection.is_closed() or not (refused or isinstance(error, asyncssh.SFTPError)):
+            return LinkLost(name, step, words_of(error), "Try again when the link is back.")
+        remedy = f"Check the free space and the rights of the host's root folder, {self._config.root}."
+        if refused:
+            remedy = "Does the host's sshd have its `Subsystem sftp` line?"
+        return HostError(name, step, words_of(error), remedy)
 
 
 def from_home(root: str) -> str:

@@ -159,6 +159,12 @@ async def test_no_python_old_python_and_a_login_that_waits(
     assert "Choose your project:" in error.message
 
 
+async def test_a_server_without_sftp_is_told_so(tmp_path: Path) -> None:
+    with Sshd.start(tmp_path / "plain", Subsystem="none /bin/false") as server:
+        error = await failure_of(ssh_config(server, server.port, tmp_path / "root", tmp_path / "known"))
+    assert "Subsystem sftp" in error.remedy
+
+
 async def test_a_root_that_cannot_be_made_names_itself(config: HostConfig) -> None:
     error = await failure_of(replace(config, root="/proc/nothing"))
     assert "/proc/nothing" in str(error)
@@ -188,6 +194,32 @@ async def test_noise_before_the_agent_is_skipped(noisy_sshd: Sshd, tmp_path: Pat
     await host.aclose()
     error = await failure_of(replace(config, python="/no/such/python3"))
     assert "no such Python" in error.message
+
+
+async def test_a_link_may_break_at_any_moment(sshd: Sshd, tmp_path: Path, proxy: TcpProxy) -> None:
+    """From the key exchange to the middle of the job's bytes: LinkLost or nothing, and no byte twice."""
+    config = ssh_config(sshd, proxy.port, tmp_path / "root", tmp_path / "known_hosts")
+    host = open_host(config)
+    job = await host.launch(Launch("bytes", (sys.executable, "-c", "print('0123456789' * 3000)")))
+    await host.wait(job.job_id)
+    await host.aclose()
+    broken = 0
+    for limit in range(200, 40_000, 4_100):
+        host = open_host(config)
+        proxy.limit = limit
+        got, tries = b"", 0
+        while not got.endswith(b"\n"):
+            try:
+                async for chunk in host.follow("bytes", "stdout", len(got)):
+                    assert chunk.offset == len(got)
+                    got += chunk.data
+            except LinkLost:
+                broken += 1
+                tries += 1
+        assert tries <= 1
+        assert got == b"0123456789" * 3000 + b"\n"
+        await host.aclose()
+    assert broken >= 1
 
 
 async def line_numbers(host: Host, job_id: str) -> list[int]:

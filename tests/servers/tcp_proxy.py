@@ -19,6 +19,7 @@ class TcpProxy:
         self.port = 0
         self.links = 0  # how many were made in all
         self.bytes_through = 0
+        self.limit: int | None = None  # the next link is reset after it carried so many bytes
         self._dropping = False
         self._refusing = False
         self._server: asyncio.Server | None = None
@@ -70,21 +71,29 @@ class TcpProxy:
             self.links += 1
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
             self._writers.add(far_writer)
+            left, self.limit = [self.limit], None
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, far_writer))
-                group.create_task(self._pump(far_reader, writer))
+                group.create_task(self._pump(reader, far_writer, left))
+                group.create_task(self._pump(far_reader, writer, left))
         except (OSError, asyncio.CancelledError):  # cancelled only when the proxy ends
             writer.transport.abort()
         finally:
             self._tasks.discard(task)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int | None]
+    ) -> None:
         dead = False
         try:
             while data := await reader.read(65536):
                 dead = dead or self._dropping  # a link that lost bytes can never work again
                 if not dead:
                     self.bytes_through += len(data)
+                    if left[0] is not None:
+                        left[0] -= len(data)
+                        if left[0] < 0:
+                            self.cut()
+                            return
                     writer.write(data)
                     await writer.drain()
             if not dead:
