@@ -13,6 +13,8 @@ from backend.datasets.importing import import_dataset
 from backend.datasets.sample_rows import DatasetError
 from backend.review.bulk import approve_by_policy
 from backend.settings import Workspace
+from backend.similarity.exact import sample_text
+from backend.similarity.minhash import THRESHOLD, jaccard
 from backend.store.samples import Filter
 from tests.fixtures.made_samples import put_sample
 
@@ -57,6 +59,22 @@ async def test_planted_leaks_are_found_with_their_places(ws: Workspace, tmp_path
     assert (report.found, report.rows, report.clean, report.benchmarks) == (4, 6, False, ("asm",))
     near = next(leak for leak in report.leaks if leak.kind == "near")
     assert 0.7 <= near.similarity < 1
+
+
+async def test_a_leak_is_told_once_and_what_is_less_alike_is_none(ws: Workspace, tmp_path: Path) -> None:
+    train, same, less = (
+        lesson("Where do sprites live?", STORY),
+        lesson("Where do sprites live?", STORY + " today"),
+        lesson("Where does the table live?", STORY.replace("first", "foremost")),
+    )
+    texts = [sample_text(row["instruction"], "", row["output"]) for row in (train, less)]
+    assert 0.6 < jaccard(*texts) < THRESHOLD
+    write(tmp_path / "one" / "train.jsonl", [train])
+    write(tmp_path / "one" / "val.jsonl", [same])
+    write(tmp_path / "one" / "test.jsonl", [less])
+    await import_dataset(ws, tmp_path / "one")
+    report = await check(ws, "one", benchmarks=[])
+    assert [(leak.kind, leak.split, leak.where) for leak in report.leaks] == [("exact", "train", "val")]
 
 
 async def test_a_shared_template_is_no_leak_and_a_built_version_is_clean(ws: Workspace) -> None:
