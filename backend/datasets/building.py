@@ -12,16 +12,17 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from backend.datasets.errors import DatasetError
 from backend.datasets.formats import read_rows
 from backend.datasets.rejections import rejections
 from backend.datasets.rows import BadRow, Row, content_hash, origin_record, prompt_text
-from backend.datasets.sample_rows import DatasetError, row_of
+from backend.datasets.sample_rows import row_of
 from backend.datasets.splits import SPLITS, Fractions, Member, SplitName, assign_splits
 from backend.datasets.writing import jsonl_file
 from backend.settings import Workspace
@@ -108,21 +109,20 @@ async def freeze(
         version = await datasets.next_version(ws.db, name)
         try:
             await asyncio.to_thread(shutil.rmtree, beside, ignore_errors=True)
-            placed = await _write(
+            placed, content = await _write(
                 ws, beside, splits, refused, name=name, version=version, seed=seed, origin=origin
             )
             folder = _free_folder(ws.datasets, name)
             beside.rename(folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, beside, ignore_errors=True)
-        metadata = json.loads((folder / "metadata.json").read_text("utf-8"))
         async with ws.db.transaction() as transaction:
             dataset_id = await datasets.insert(
                 transaction,
                 name=name,
                 version=version,
                 path=str(folder),
-                content_hash=metadata["content_hash"],
+                content_hash=content,
                 seed=seed,
                 filters=json.dumps(origin),
                 counts={split: sum(one.split == split for one in placed) for split in SPLITS},
@@ -143,8 +143,8 @@ async def _write(
     version: int,
     seed: int,
     origin: dict[str, Any],
-) -> list[_Placed]:
-    """Every file of a version into `folder`."""
+) -> tuple[list[_Placed], str]:
+    """Every file of a version into `folder`; what was placed where, and the content hash."""
     tally = _Tally()
     placed: list[_Placed] = []
     hashes: dict[str, str] = {}
@@ -158,27 +158,32 @@ async def _write(
                 placed += [_Placed(sample.id, sample.uid, sample.revision, split) for sample in page]
         hashes[f"{split}.jsonl"] = file.sha256
     hashes["rejected.jsonl"], summary = await _write_rejected(ws, folder, refused)
+    content = await asyncio.to_thread(hash_of_folder, folder)
     metadata = {
         "name": name,
         "version": version,
         "created_at": datetime.now().isoformat(timespec="seconds"),
         "seed": seed,
         **origin,
-        "content_hash": await asyncio.to_thread(hash_of_folder, folder),
+        "content_hash": content,
         "files": hashes,
         "samples": {
             split: [[one.sample_id, one.uid, one.revision] for one in placed if one.split == split]
             for split in SPLITS
         },
     }
-    for file_name, content in (
+    for file_name, record in (
         ("stats.json", tally.stats()),
         ("rejection_summary.json", summary),
         ("metadata.json", metadata),
     ):
-        text = json.dumps(content, ensure_ascii=False, indent=None if file_name == "metadata.json" else 2)
-        await asyncio.to_thread(write_text, folder / file_name, text + "\n")
-    return placed
+        await asyncio.to_thread(_write_record, folder / file_name, record)
+    return placed, content
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+    indent = None if path.name == "metadata.json" else 2  # a line for each of its ids would be unreadable
+    write_text(path, json.dumps(record, ensure_ascii=False, indent=indent) + "\n")
 
 
 async def _write_rejected(ws: Workspace, folder: Path, refused: Sequence[int]) -> tuple[str, dict[str, Any]]:
@@ -248,7 +253,7 @@ def hash_of_folder(folder: Path) -> str:
     Raises DatasetError for a line that cannot be read, OSError for a file that is not there.
     """
 
-    def rows() -> Any:
+    def rows() -> Iterator[Row]:
         for split in SPLITS:
             for row in read_rows(folder / f"{split}.jsonl"):
                 if isinstance(row, BadRow):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.datasets.sample_rows import DatasetError
+from backend.datasets.errors import DatasetError
 from backend.settings import Workspace
 from backend.store import datasets
 from backend.store.datasets import DatasetVersion

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from backend.datasets.building import hash_of_folder
 from backend.datasets.catalog import find
+from backend.datasets.errors import DatasetError
 from backend.datasets.formats import read_rows
 from backend.datasets.leaks import Leak, LeakIndex, Place
 from backend.datasets.rows import Row
-from backend.datasets.sample_rows import DatasetError
 from backend.evaluation.benchmarks import benchmark_name, read_benchmark
 from backend.settings import Workspace
 from backend.similarity.exact import sample_text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from backend.datasets.catalog import find
+from backend.datasets.errors import DatasetError
 from backend.datasets.formats import read_rows
 from backend.datasets.rejections import rejections
 from backend.datasets.rows import (
@@ -19,7 +20,7 @@ from backend.datasets.rows import (
     origin_record,
     prompt_completion_record,
 )
-from backend.datasets.sample_rows import DatasetError, row_of
+from backend.datasets.sample_rows import row_of
 from backend.datasets.splits import SPLITS
 from backend.datasets.writing import jsonl_file
 from backend.settings import Workspace

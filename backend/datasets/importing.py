@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend.datasets.building import PAGE, check_name, freeze, split_samples
+from backend.datasets.errors import DatasetError
 from backend.datasets.intake import ImportReport, OnProgress, Plan, import_rows
-from backend.datasets.sample_rows import DatasetError
 from backend.datasets.splits import SPLITS, Fractions
 from backend.settings import Workspace
 from backend.store import samples

@@ -17,9 +17,10 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from backend.datasets.errors import DatasetError
 from backend.datasets.formats import RowError, format_of, parse_preference, parse_row, read_records
 from backend.datasets.rows import BadRow, PreferenceRow, Row
-from backend.datasets.sample_rows import DatasetError, extra_of
+from backend.datasets.sample_rows import extra_of
 from backend.datasets.splits import family_of
 from backend.datasets.writing import JsonlFile, jsonl_file
 from backend.settings import Workspace

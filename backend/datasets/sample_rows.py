@@ -11,10 +11,6 @@ from backend.datasets.rows import JsonObject, Rejection, Row, Turn
 from backend.store.samples import Sample
 
 
-class DatasetError(ValueError):
-    """A dataset that cannot be built, read or written; the message says where, why, and what to do."""
-
-
 def row_of(sample: Sample, rejection: Rejection | None = None) -> Row:
     """The sample as it is now. A sample that a model wrote here names it as its source; its time is naive
     local ISO 8601, as the origin writes it."""

@@ -14,7 +14,7 @@ import pytest
 from backend.datasets import building
 from backend.datasets.building import build
 from backend.datasets.catalog import find, resolve_folder, show, versions
-from backend.datasets.sample_rows import DatasetError
+from backend.datasets.errors import DatasetError
 from backend.datasets.splits import SPLITS, Fractions
 from backend.review import deciding
 from backend.review.bulk import approve_by_policy

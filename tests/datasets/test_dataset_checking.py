@@ -9,8 +9,8 @@ import pytest
 
 from backend.datasets.building import build
 from backend.datasets.checking import benchmark_files, check
+from backend.datasets.errors import DatasetError
 from backend.datasets.importing import import_dataset
-from backend.datasets.sample_rows import DatasetError
 from backend.review.bulk import approve_by_policy
 from backend.settings import Workspace
 from backend.similarity.exact import sample_text

@@ -14,10 +14,10 @@ import pytest
 
 from backend.contract.rows import training_messages
 from backend.datasets import intake
+from backend.datasets.errors import DatasetError
 from backend.datasets.exporting import FORMATS, export_dataset, export_samples
 from backend.datasets.importing import import_dataset, import_samples
 from backend.datasets.intake import ImportReport
-from backend.datasets.sample_rows import DatasetError
 from backend.review import deciding
 from backend.review.queues import counts
 from backend.settings import Workspace, open_workspace
