@@ -34,8 +34,9 @@ class HostConfig:
     address, or an alias of `~/.ssh/config`. port, user: None leaves them to `~/.ssh/config`.
     key: a private key file; None means the agent and the usual files. root: the folder for jobs and
     files there. python: the interpreter that runs the agent and, by `Probe.python`, jobs.
-    known_hosts: the file of known keys; None is `~/.ssh/known_hosts`. accept_new: append the key of a
-    host never seen to that file (a changed key is refused always). ssh_config: None is `~/.ssh/config`.
+    known_hosts: a file of known keys beside those that `ssh` itself knows; None is `~/.ssh/known_hosts`.
+    accept_new: append the key of a host never seen to that file (a changed key is refused always).
+    ssh_config: None is `~/.ssh/config`.
     """
 
     name: str

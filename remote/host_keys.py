@@ -11,27 +11,40 @@ import asyncssh
 
 from remote.errors import HostError, HostKeyChanged, HostKeyUnknown
 
+SYSTEM_FILE = Path("/etc/ssh/ssh_known_hosts")
 ASK_TIMEOUT_S = 5.0
 
 
 class HostKeys(asyncssh.SSHClient):
-    """Looks into known_hosts for asyncssh, and remembers what it saw, to tell unknown from changed."""
+    """Looks into known_hosts for asyncssh, and remembers what it saw, to tell unknown from changed.
+
+    Trusted are the keys of `file`, to which new ones are added, and those that `ssh` itself trusts.
+    """
 
     def __init__(self, file: Path | None, accept_new: bool) -> None:
-        self.file = file or Path("~/.ssh/known_hosts").expanduser()
-        self.text = self.file.read_text(errors="replace") if self.file.is_file() else ""
+        users = Path("~/.ssh/known_hosts").expanduser()
+        self.file = file or users
+        places = dict.fromkeys((self.file, users, SYSTEM_FILE))
+        self.texts = {path: path.read_text(errors="replace") for path in places if path.is_file()}
         self.accept_new = accept_new
+        self.known_from: list[str] = []
         self.place = ""
         self.known: list[asyncssh.SSHKey] = []
         self.offered: asyncssh.SSHKey | None = None
 
     def lookup(self, host: str, addr: str, port: int | None) -> object:
         self.place = f"[{host}]:{port}" if port else host
-        try:
-            found = asyncssh.import_known_hosts(self.text).match(host, addr, port)
-        except ValueError as error:
-            raise ValueError(f"{self.file}: {error}") from error
-        self.known = list(found[0])
+        found: list[list[Any]] = [[] for _ in range(7)]  # keys, authorities, revoked, then X.509
+        for path, text in self.texts.items():
+            try:
+                matches = asyncssh.import_known_hosts(text).match(host, addr, port)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            for together, match in zip(found, matches, strict=True):
+                together.extend(match)
+            if matches[0]:
+                self.known_from.append(str(path))
+        self.known = found[0]
         return found
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
@@ -45,8 +58,9 @@ class HostKeys(asyncssh.SSHClient):
             return
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = f"{self.place} {self.offered.export_public_key('openssh').decode().strip()}\n"
+        before = self.texts.get(self.file, "")
         with self.file.open("a") as file:
-            file.write(line if not self.text or self.text.endswith("\n") else "\n" + line)
+            file.write(line if not before or before.endswith("\n") else "\n" + line)
 
     async def are_why(self, error: Exception, where: str, options: dict[str, Any]) -> bool:
         """Did the connection fail for its host key? A server that has no key of the known kinds any more
@@ -76,7 +90,7 @@ class HostKeys(asyncssh.SSHClient):
                 f"{self.place} showed another host key than the known one.\n"
                 f"  known: {', '.join(known)}\n  shown: {fingerprint}",
                 f"If the host was reinstalled, compare the shown fingerprint on the host itself, then remove "
-                f"its lines from {self.file}. If not, somebody may be in between: do not connect.",
+                f"its lines from {' and '.join(self.known_from)}. If not, somebody may be in between: do not connect.",
                 fingerprint,
                 known,
             )

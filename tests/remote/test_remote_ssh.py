@@ -20,6 +20,13 @@ from tests.servers.sshd import Sshd, free_port, make_key
 from tests.servers.tcp_proxy import TcpProxy
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Whoever runs the tests has a ~/.ssh of their own, which is to play no part."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
 @pytest.fixture
 def config(sshd: Sshd, tmp_path: Path) -> HostConfig:
     return ssh_config(sshd, sshd.port, tmp_path / "root", tmp_path / "known_hosts")
@@ -67,6 +74,17 @@ async def test_an_unknown_host_key_is_shown_and_accepted_only_when_asked(
     assert await works(config)
 
 
+async def test_a_host_that_ssh_knows_already_needs_no_asking(
+    sshd: Sshd, config: HostConfig, home: Path
+) -> None:
+    assert config.known_hosts is not None
+    config.known_hosts.unlink()
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh" / "known_hosts").write_text(sshd.known_line(sshd.port))
+    assert await works(config)
+    assert not config.known_hosts.exists()
+
+
 async def test_a_changed_host_key_is_refused_with_both_fingerprints(
     sshd: Sshd, config: HostConfig, tmp_path: Path
 ) -> None:
@@ -80,6 +98,7 @@ async def test_a_changed_host_key_is_refused_with_both_fingerprints(
         assert isinstance(error, HostKeyChanged)
         assert fingerprint(sshd.host_key) in str(error)
         assert fingerprint(other) in str(error)
+        assert str(config.known_hosts) in error.remedy
     assert config.known_hosts.read_text() == before
 
 
