@@ -26,7 +26,7 @@ async def compare_models(
     Each is a model's reference, an evaluation's id, or the JSON file that an evaluation wrote. The report goes
     to `report`, or into the workspace's evaluations. Raises EvaluationFailed.
     """
-    before, after = await find_evaluation(ws, baseline), await find_evaluation(ws, finetuned)
+    before, after = await _pair_of(ws, baseline, finetuned)
     comparison = await _compared(ws, before, after)
     overall = comparison.overall
     target = report or ws.evaluations / "comparisons" / f"{before.id}-{after.id}.md"
@@ -64,23 +64,38 @@ async def load_comparison(ws: Workspace, row: ComparisonRow) -> Comparison:
     )
 
 
-async def find_evaluation(ws: Workspace, wanted: str) -> Evaluation:
-    """By id, by the JSON file that it wrote, or the newest finished one of a model. Raises EvaluationFailed."""
+async def find_evaluations(ws: Workspace, wanted: str) -> list[Evaluation]:
+    """The one of an id or of the JSON file that it wrote, or the finished ones of a model, newest first.
+
+    Raises EvaluationFailed where there is none.
+    """
     if wanted.isdigit():
-        return await _finished(ws, int(wanted))
+        return [await _finished(ws, int(wanted))]
     if wanted.endswith(".json"):
-        return await _finished(ws, await asyncio.to_thread(_id_in, wanted))
-    found = await rows.newest_of(ws.db, wanted)
-    if found is None:
-        try:
-            found = await rows.newest_of(ws.db, (await resolve(ws, wanted)).reference)
-        except ModelReferenceError as error:
-            raise EvaluationFailed(f"{wanted} is neither an evaluation nor a model: {error}") from error
-    if found is None:
-        raise EvaluationFailed(
-            f"{wanted} has no finished evaluation; make one: hafs-tui eval run --model {wanted}"
-        )
+        return [await _finished(ws, await asyncio.to_thread(_id_in, wanted))]
+    names = {wanted}
+    try:
+        names.add((await resolve(ws, wanted)).reference)
+    except ModelReferenceError as error:
+        problem = f"{wanted} is neither an evaluation nor a model: {error}"
+    else:
+        problem = f"{wanted} has no finished evaluation; make one: hafs-tui eval run --model {wanted}"
+    found = [row for row in await rows.every(ws.db) if row.model in names and row.state == "done"]
+    if not found:
+        raise EvaluationFailed(problem)
     return found
+
+
+async def _pair_of(ws: Workspace, baseline: str, finetuned: str) -> tuple[Evaluation, Evaluation]:
+    """The newest evaluations of both that share a benchmark."""
+    older = await find_evaluations(ws, baseline)
+    for after in await find_evaluations(ws, finetuned):
+        for before in older:
+            if set(before.benchmarks) & set(after.benchmarks) and before.id != after.id:
+                return before, after
+    raise EvaluationFailed(
+        f"{baseline} and {finetuned} have no benchmark in common; evaluate both on the same"
+    )
 
 
 async def _finished(ws: Workspace, evaluation_id: int) -> Evaluation:

@@ -13,8 +13,8 @@ from backend.settings import Workspace
 
 ATTEMPTS = 4
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-# Failures that are the model's answer to this item; any other is ours to try again, and never a zero.
-_ANSWERS = ("refused", "empty", "truncated", "bad_request")
+# Failures that are the model's answer to this item. Any other is ours, and never a zero.
+_ANSWERS = ("refused", "empty", "truncated")
 
 
 async def ask_items(ws: Workspace, recorder: Recorder, wanted: Wanted) -> None:
@@ -22,6 +22,8 @@ async def ask_items(ws: Workspace, recorder: Recorder, wanted: Wanted) -> None:
 
     Raises EvaluationFailed where some could not be asked (the others are stored), ModelReferenceError.
     """
+    if not recorder.missing:
+        return
     async with open_answering(ws, wanted.model.reference) as answering:
         queue: asyncio.Queue[tuple[str, BenchmarkItem]] = asyncio.Queue()
         for entry in recorder.missing:
@@ -56,7 +58,8 @@ async def _ask(
     item: BenchmarkItem,
     wanted: Wanted,
 ) -> Given:
-    """One item's answer; a refusal is an answer too. Raises ProviderError when all attempts failed."""
+    """One item's answer; a refusal is an answer too, and an item that the server will not take is not run.
+    Raises ProviderError when all attempts failed."""
     request = ask(answering.model, item.prompt, temperature=0.0, max_tokens=wanted.max_new_tokens)
     # Of this evaluation alone: a model of the same name may be another one next time.
     key = f"evaluation:{evaluation_id}:{benchmark}:{item.id}:{request.key(answering.provider.name)}"
@@ -69,6 +72,8 @@ async def _ask(
         except ProviderError as error:
             if error.kind in _ANSWERS:
                 return Given(benchmark, item.id, "", error.message)
+            if error.kind == "bad_request":
+                return Given(benchmark, item.id, "", f"could not be asked: {error.message}", not_run=True)
             if not error.retryable or not left:
                 raise
             await asyncio.sleep(min(_LONGEST_PAUSE_S, error.retry_after_s or pause))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.evaluation.benchmarks import Benchmark, BenchmarkItem, score_of, score_text
+from backend.evaluation.benchmarks import Benchmark, BenchmarkItem, Outcome, score_of, score_text
 from backend.registry.references import ResolvedModel
 from backend.settings import Workspace
 from backend.store import evaluations as rows
@@ -35,12 +35,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One answer of the model. `note` is what the scorer's detail begins with, where there is something."""
+    """One answer of the model. `note` is what the scorer's detail begins with, where there is something.
+    `not_run` where the model could not be asked: neither a pass nor a failure."""
 
     benchmark: str
     id: str
     answer: str
     note: str = ""
+    not_run: bool = False
 
 
 class Recorder:
@@ -86,7 +88,10 @@ class Recorder:
 
 
 def _outcome(item: BenchmarkItem, given: Given) -> OutcomeRow:
-    outcome, detail = score_text(item, given.answer)
+    outcome: Outcome = "not_run"
+    detail = ""
+    if not given.not_run:
+        outcome, detail = score_text(item, given.answer)
     return OutcomeRow(
         benchmark=given.benchmark,
         item_id=item.id,
@@ -97,5 +102,5 @@ def _outcome(item: BenchmarkItem, given: Given) -> OutcomeRow:
         answer=given.answer,
         reference=item.references[0] if item.references else "",
         prompt=item.prompt,
-        detail=f"{given.note}; {detail}" if given.note else detail,
+        detail="; ".join(part for part in (given.note, detail) if part),
     )

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from backend.hosts.catalog import open_named_host
 from backend.hosts.launching import lease_of
-from backend.hosts.mirror import JobNotFound, job_row, tail, wait_for
+from backend.hosts.mirror import JobNotFound, Pauses, job_row, tail, wait_for
 from backend.settings import SettingsError, Workspace
 from backend.store import jobs as rows
 from backend.store import leases
 from backend.store.jobs import Job
-from remote import HostError, Stream
+from remote import Host, HostError, LinkLost, Stream
 
 __all__ = ["JobNotFound", "cancel_job", "follow_job", "list_jobs", "read_log", "show_job"]
 
@@ -59,12 +59,26 @@ async def follow_job(
     async with open_named_host(ws, job.host) as host:
         mirroring = asyncio.create_task(wait_for(ws, job_id), name=f"mirror {job_id}")
         try:
-            async for chunk in host.follow(job_id, stream, offset):
-                on_output(chunk.data)
+            await _hand_on(host, job_id, stream, offset, on_output)
             return await mirroring
         finally:
             mirroring.cancel()
             await asyncio.gather(mirroring, return_exceptions=True)
+
+
+async def _hand_on(
+    host: Host, job_id: str, stream: Stream, offset: int, on_output: Callable[[bytes], None]
+) -> None:
+    pauses = Pauses()
+    while True:
+        try:
+            async for chunk in host.follow(job_id, stream, offset):
+                pauses.reached()
+                on_output(chunk.data)
+                offset = chunk.end
+            return
+        except LinkLost as error:
+            await pauses.wait(error)
 
 
 async def cancel_job(ws: Workspace, job_id: str, grace_s: float = 30.0) -> Job:

@@ -10,9 +10,8 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import TypeVar
 
 from backend.contract import events as contract
 from backend.contract.events import Checkpoint, Done, Failed, Metrics, Record, Started
@@ -20,19 +19,17 @@ from backend.hosts.catalog import open_named_host
 from backend.hosts.launching import lease_of, record_start
 from backend.registry.catalog import register_artifact
 from backend.settings import SettingsError, Workspace
-from backend.store import Transaction, leases, runs
+from backend.store import StoreError, Transaction, leases, runs
 from backend.store import jobs as rows
 from backend.store.jobs import Job
 from backend.store.leases import LeaseHeldError
 from remote import Host, HostError, JobStatus, LinkLost, NoSuchJob
 
 OnEvent = Callable[[Record], None]
-T = TypeVar("T")
 
 LOG_LINES = 50
 _LOG_BYTES = 64 * 1024
 _LOOK_S = 0.3
-_RETRY_S = (1.0, 30.0)
 _TAIL = """
 import os, sys
 with open(sys.argv[1], "rb") as file:
@@ -57,16 +54,18 @@ async def mirror(
             return job
         if host is None:
             host = await stack.enter_async_context(open_named_host(ws, job.host))
-        try:
-            status = await host.status(job_id)
-        except NoSuchJob as error:
-            await _never_arrived(ws, job_id, error)
-            return await job_row(ws, job_id)
-        async with ws.db.transaction() as transaction:
-            await record_start(transaction, status)
-        await _mirror_events(ws, host, job, on_event)
-        await _conclude(ws, host, job, await host.wait(job_id))
-        return await job_row(ws, job_id)
+        pauses = Pauses()
+        while True:
+            try:
+                status = await host.status(job_id)
+                pauses.reached()
+                await _mirror_once(ws, host, status, on_event)
+                return await job_row(ws, job_id)
+            except NoSuchJob as error:
+                await _never_arrived(ws, job_id, error)
+                return await job_row(ws, job_id)
+            except LinkLost as error:
+                await pauses.wait(error)
 
 
 async def wait_for(ws: Workspace, job_id: str, on_event: OnEvent | None = None) -> Job:
@@ -83,10 +82,12 @@ async def wait_for(ws: Workspace, job_id: str, on_event: OnEvent | None = None) 
             on_event(record)
 
     while True:
-        try:
-            return await mirror(ws, job_id, tell)
-        except LeaseHeldError:
-            await asyncio.sleep(_LOOK_S)
+        if await leases.holder(ws.db, lease_of(job_id)) is None:
+            try:
+                return await mirror(ws, job_id, tell)
+            except LeaseHeldError:
+                log.debug("another mirror of job %s was faster", job_id)
+        await asyncio.sleep(_LOOK_S)
         for event in await rows.events(ws.db, job_id, after=seen):
             body = {**event.payload, "seq": event.seq, "t": event.at, "event": event.kind}
             tell(contract.decode(json.dumps(body)))
@@ -106,7 +107,7 @@ async def mirror_all(ws: Workspace) -> None:
 
 async def _keep_mirroring(ws: Workspace, job_id: str, busy: set[str]) -> None:
     """One job to its end, through hosts that are away for as long as they are."""
-    pause, longest = _RETRY_S
+    pause, longest = 1.0, 30.0
     try:
         while True:
             try:
@@ -114,12 +115,21 @@ async def _keep_mirroring(ws: Workspace, job_id: str, busy: set[str]) -> None:
                 return
             except LeaseHeldError:
                 return
-            except (HostError, SettingsError) as error:
+            except (HostError, SettingsError, StoreError) as error:
                 log.warning("job %s is not mirrored now: %s", job_id, error)
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
     finally:
         busy.discard(job_id)
+
+
+async def _mirror_once(ws: Workspace, host: Host, status: JobStatus, on_event: OnEvent | None) -> None:
+    """From where the rows are to the job's end. Raises LinkLost; begun again, it goes on where it was."""
+    async with ws.db.transaction() as transaction:
+        await record_start(transaction, status)
+    job = await job_row(ws, status.job_id)
+    await _mirror_events(ws, host, job, on_event)
+    await _conclude(ws, host, job, await host.wait(job.id))
 
 
 async def _mirror_events(ws: Workspace, host: Host, job: Job, on_event: OnEvent | None) -> None:
@@ -200,7 +210,7 @@ async def _why(ws: Workspace, host: Host, job: Job, status: JobStatus) -> str:
     words = [status.message]
     if told:
         words += [f"{told[-1].payload['code']}: {told[-1].payload['message']}", told[-1].payload["remedy"]]
-    lines = (await patiently(lambda: tail(host, status.log_path))).splitlines()[-LOG_LINES:]
+    lines = (await tail(host, status.log_path)).splitlines()[-LOG_LINES:]
     if lines:
         words += ["", f"the last {len(lines)} lines of {status.log_path}:", *lines]
     return "\n".join(words).strip()
@@ -213,15 +223,26 @@ async def tail(host: Host, log_path: str, size: int = _LOG_BYTES) -> str:
     return (read.stdout if read.exit_code == 0 else read.stderr).decode("utf-8", "replace")
 
 
-async def patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """The answer, however often the link breaks before it comes."""
-    pause, longest = _RETRY_S
-    while True:
-        try:
-            return await call()
-        except LinkLost:
-            await asyncio.sleep(pause)
-            pause = min(longest, pause * 2)
+class Pauses:
+    """Growing pauses while a host is away: a few where it was never reached, then as long as it takes."""
+
+    TRIES, FIRST_S, LONGEST_S = 3, 0.5, 15.0
+
+    def __init__(self) -> None:
+        self._next = self.FIRST_S
+        self._tries_left: int | None = self.TRIES
+
+    def reached(self) -> None:
+        self._next, self._tries_left = self.FIRST_S, None
+
+    async def wait(self, error: LinkLost) -> None:
+        """Sleep before the next try. Raises the error where there is none left."""
+        if self._tries_left is not None:
+            self._tries_left -= 1
+            if self._tries_left <= 0:
+                raise error
+        await asyncio.sleep(self._next)
+        self._next = min(self.LONGEST_S, self._next * 2)
 
 
 async def _never_arrived(ws: Workspace, job_id: str, error: NoSuchJob) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from backend.store.models import Model
 from backend.store.runs import Run
 
 ReferenceKind = Literal["hub", "folder", "adapter", "gguf", "ollama", "api", "deployment"]
+_ADAPTER_CONFIG = "adapter_config.json"
 SCHEMES = ("hub", "path", "run", "ollama", "gguf", "api", "deployment")
 WEIGHTS: tuple[ReferenceKind, ...] = ("hub", "folder", "adapter")
 
@@ -151,8 +153,9 @@ async def _path(ws: Workspace, path: str) -> ResolvedModel:
     for model in await models.every(ws.db):
         if model.location == place and model.kind in ("base", "merged", "adapter"):
             return await _registered(ws, model)
-    kind: ReferenceKind = "adapter" if _is_file(f"{place}/adapter_config.json") else "folder"
-    return ResolvedModel(kind, place, "", folder_name(place), f"path:{place}")
+    if not _is_file(f"{place}/{_ADAPTER_CONFIG}"):
+        return ResolvedModel("folder", place, "", folder_name(place), f"path:{place}")
+    return ResolvedModel("adapter", place, "", folder_name(place), f"path:{place}", _base_named_in(place))
 
 
 async def _run(ws: Workspace, rest: str) -> ResolvedModel:
@@ -201,6 +204,19 @@ async def _gguf(ws: Workspace, rest: str) -> ResolvedModel:
         raise ModelReferenceError(f"gguf:{rest}: neither a registered GGUF nor a file here")
     place = _here(rest)
     return ResolvedModel("gguf", str(place), "local", place.stem, f"gguf:{place}")
+
+
+def _base_named_in(adapter: str) -> str | None:
+    """The base that an adapter's folder names: a folder here, else a name on a hub."""
+    try:
+        base = json.loads((_here(adapter) / _ADAPTER_CONFIG).read_text("utf-8")).get(
+            "base_model_name_or_path"
+        )
+    except (OSError, ValueError) as error:
+        raise ModelReferenceError(f"{adapter}/{_ADAPTER_CONFIG} cannot be read: {error}") from error
+    if not base:
+        return None
+    return str(base) if _is_folder(base) or str(base).count("/") != 1 else f"hub:{base}"
 
 
 def _here(path: str) -> Path:
