@@ -229,8 +229,8 @@ _HOSTS = (
 )
 
 _PREFERENCES = (
-    Action("preferences.left", "h", "Left", "The left answer is better.", (Need.PAIR,)),
-    Action("preferences.right", "l", "Right", "The right answer is better.", (Need.PAIR,)),
+    Action("preferences.left", "h,left", "Left", "The left answer is better.", (Need.PAIR,)),
+    Action("preferences.right", "l,right", "Right", "The right answer is better.", (Need.PAIR,)),
     Action("preferences.tie", "t", "Tie", "Neither is better.", (Need.PAIR,)),
     Action("preferences.bad", "b", "Bad", "Neither should be learnt from.", (Need.PAIR,)),
     Action("preferences.undo", "u,backspace", "Undo", "Take your last choice back."),

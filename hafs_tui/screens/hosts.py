@@ -148,7 +148,7 @@ class HostsScreen(ModeScreen[HostsSnapshot]):
 
     def _show_gauges(self) -> None:
         readings, snapshot = self._table("#readings"), self.snapshot
-        seen = (self.hafs.gauges.version, self.selected or "", readings.size.width)
+        seen = (self.hafs.gauges.version, self.selected or "", readings.width)
         if not self.is_current or snapshot is None or seen == self._seen:
             return
         self._seen = seen
@@ -161,7 +161,7 @@ class HostsScreen(ModeScreen[HostsSnapshot]):
                 for name, host in snapshot.hosts.items()
             ]
         )  # fmt: skip
-        width = max(1, readings.size.width - _NOW_WIDTH - _LABEL_WIDTH - 4)
+        width = max(1, readings.width - _NOW_WIDTH - _LABEL_WIDTH - 4)
         own = [reading for reading in latest if reading.host == self.selected]
         rows = [row for r in own for row in _reading_rows(r, gauges.history(r.host, r.index), width)]
         readings.set_rows(rows)

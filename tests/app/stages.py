@@ -10,7 +10,12 @@ from backend.store import Transaction, datasets, deployments, evaluations, jobs,
 from backend.store.evaluations import OutcomeRow
 
 AT = 1_764_000_000.0
-RECIPE = {"base_model": "/hosts/smollm2", "dataset": "/hosts/datasets/pilot", "lora_r": 16, "learning_rate": 2e-4}
+RECIPE = {
+    "base_model": "/hosts/smollm2",
+    "dataset": "/hosts/datasets/pilot",
+    "lora_r": 16,
+    "learning_rate": 2e-4,
+}
 FAILURE = (
     "out_of_memory: the GPU has 16.0 GiB and the step wanted 17.2 GiB\n"
     "Lower batch_size to 1, or set load_in_4bit.\n\nthe last 1 lines of stdout.log:\nCUDA out of memory"
@@ -39,7 +44,12 @@ async def _run(
     job, output = f"job-{name}", f"/hosts/runs/{name}"
     recipe = {**RECIPE, "output_dir": output}
     await jobs.insert(
-        t, job, host, kind, json.dumps(["python", "-m", kind]), json.dumps({"kind": kind, "parameters": recipe})
+        t,
+        job,
+        host,
+        kind,
+        json.dumps(["python", "-m", kind]),
+        json.dumps({"kind": kind, "parameters": recipe}),
     )
     await jobs.update(t, job, state, log_path=f"/hosts/jobs/{job}/stdout.log")
     await runs.insert(
@@ -63,7 +73,11 @@ async def _run(
         await runs.put_checkpoint(t, job, 100, f"{output}/checkpoints/100", AT)
         await runs.put_checkpoint(t, job, 120, f"{output}/checkpoints/120", AT)
     started = {"kind": kind, "model": "smollm2", "device": "cpu", "trainable_parameters": 4_884_480}
-    warned = {"code": "truncated", "message": "3 rows are longer than max_length.", "remedy": "Raise max_length."}
+    warned = {
+        "code": "truncated",
+        "message": "3 rows are longer than max_length.",
+        "remedy": "Raise max_length.",
+    }
     await jobs.append_events(
         t, job, 900, [(1, "started", AT, json.dumps(started)), (2, "warning", AT, json.dumps(warned))]
     )
@@ -81,7 +95,9 @@ async def put_evaluations(ws: Workspace) -> None:
     """The base and the tuned model on a benchmark, a failed evaluation, and a comparison with its report."""
     report = ws.evaluations / "comparisons" / "1-2.md"
     report.parent.mkdir(parents=True)
-    report.write_text("# Better: run:pilot-sft against smollm2\n\n**better: +50.0 points**\n\n[bold]not bold[/bold]\n")
+    report.write_text(
+        "# Better: run:pilot-sft against smollm2\n\n**better: +50.0 points**\n\n[bold]not bold[/bold]\n"
+    )
     async with ws.db.transaction() as t:
         for model, right in (("smollm2", 1), ("run:pilot-sft", 3)):
             number = await evaluations.insert(t, model, json.dumps(["opcodes"]), None)
@@ -89,7 +105,9 @@ async def put_evaluations(ws: Workspace) -> None:
             perplexity = json.dumps({"word_rolling": 41.5 / right, "byte_rolling": 1.9, "word_stride": None})
             await evaluations.finish(t, number, "done", perplexity=perplexity)
         broken = await evaluations.insert(t, "run:big-sft", json.dumps(["opcodes"]), None)
-        await evaluations.finish(t, broken, "failed", error="box: connect: no route to host\nIs it switched on?")
+        await evaluations.finish(
+            t, broken, "failed", error="box: connect: no route to host\nIs it switched on?"
+        )
         await evaluations.insert_comparison(
             t, baseline=1, finetuned=2, verdict="cannot_tell", items_needed=31, difference=0.5, low=-0.1, high=0.9,
             p_value=0.25, report=str(report),
@@ -120,19 +138,33 @@ async def put_pairs(ws: Workspace, count: int = 3) -> list[int]:
 async def put_models(ws: Workspace) -> None:
     """A line of models from base to GGUF, and two versions of a deployment."""
     async with ws.db.transaction() as t:
-        line = (("smollm2", "base", None), ("pilot-sft", "adapter", "smollm2"),
-                ("pilot-sft-merged", "merged", "pilot-sft"), ("pilot-sft-gguf", "gguf", "pilot-sft-merged"))  # fmt: skip
+        line = (
+            ("smollm2", "base", None),
+            ("pilot-sft", "adapter", "smollm2"),
+            ("pilot-sft-merged", "merged", "pilot-sft"),
+            ("pilot-sft-gguf", "gguf", "pilot-sft-merged"),
+        )
         for name, kind, parent in line:
             await models.put(
                 t, name=name, kind=kind, location=f"/hosts/models/{name}", host="local", parent=parent,  # type: ignore[arg-type]
                 size_bytes=270_000_000,
             )  # fmt: skip
         first = await deployments.insert(
-            t, name="helper", kind="hf", model="pilot-sft-merged", host="local", details='{"folder": "/out/helper"}'
+            t,
+            name="helper",
+            kind="hf",
+            model="pilot-sft-merged",
+            host="local",
+            details='{"folder": "/out/helper"}',
         )
         await deployments.update(t, first, "replaced")
         second = await deployments.insert(
-            t, name="helper", kind="hf", model="pilot-sft-merged", host="local", details='{"folder": "/out/helper2"}'
+            t,
+            name="helper",
+            kind="hf",
+            model="pilot-sft-merged",
+            host="local",
+            details='{"folder": "/out/helper2"}',
         )
         await deployments.update(t, second, "published")
         await t.execute("UPDATE deployments SET created_at = ?", (AT,))
@@ -145,5 +177,7 @@ async def put_jobs(ws: Workspace) -> None:
         for name, state, code in (("sft-1", "done", 0), ("eval-2", "failed", 1), ("dpo-3", "running", None)):
             await jobs.insert(t, name, "local", name[:-2], json.dumps(["python", "-V"]), "{}")
             await jobs.update(t, name, state, exit_code=code, started_at=AT, log_path="/hosts/jobs/log")  # type: ignore[arg-type]
-        await t.execute("UPDATE jobs SET created_at = ?, ended_at = ? WHERE state IN ('done', 'failed')", (AT, AT + 90))
+        await t.execute(
+            "UPDATE jobs SET created_at = ?, ended_at = ? WHERE state IN ('done', 'failed')", (AT, AT + 90)
+        )
         await t.execute("UPDATE jobs SET created_at = ? WHERE state = 'running'", (AT + 60,))

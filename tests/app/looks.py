@@ -1,0 +1,32 @@
+"""What a widget shows as text, and what a screen looks like as a stored picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pytest_textual_snapshot import SVGImageExtension
+from syrupy.assertion import SnapshotAssertion
+from textual.pilot import Pilot
+from textual.widget import Widget
+
+from hafs_tui import format as fmt
+from tests.app.stages import AT
+
+
+def shown(widget: Widget) -> str:
+    """The lines of a line-drawn widget as they are on the screen now."""
+    return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`2 h ago` stays `2 h ago`: screens measure from a fixed moment."""
+    monkeypatch.setattr(fmt.time, "time", lambda: AT + 7200.0)  # type: ignore[attr-defined]
+
+
+async def look(pilot: Pilot[Any], snapshot: SnapshotAssertion) -> None:
+    """Compare the screen with the picture that was accepted (`--snapshot-update` accepts)."""
+    await pilot.pause()
+    svg = pilot.app.export_screenshot(simplify=True)
+    assert svg == snapshot(extension_class=SVGImageExtension)
