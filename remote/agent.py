@@ -14,6 +14,7 @@ all of it and nothing else. The folder tells everything about the job:
     spec.json    what was asked for          state.json   pids with start times, boot id, heartbeat
     stdout.log   the job's stdout and stderr exit.json    written once, after the whole tree has ended
     events.jsonl the job's own events        stop         exists once the job is asked to stop
+    reserve      room for exit.json on a disk that the job has filled
     supervisor/  made by the supervisor that won: however often a job is launched, one starts it
 
 A process is known by boot id, pid and start time together, never by its pid alone.
@@ -51,6 +52,7 @@ HEARTBEAT_S = 5.0
 ORPHAN_GRACE_S = 5.0
 UNKILLABLE_S = 30.0
 START_LIMIT_S = 15.0
+RESERVE = 16 * 1024
 SMI_FIELDS = "count,index,name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
 ENDED = ("done", "failed", "cancelled", "lost")
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -260,6 +262,7 @@ def supervise(job_dir: str) -> None:
         "heartbeat_at": time.time(),
     }
     try_to_write(os.path.join(job_dir, "state.json"), state)
+    try_to_write(os.path.join(job_dir, "reserve"), {"kept": " " * RESERVE})
     if os.path.exists(os.path.join(job_dir, "stop")):
         return conclude(job_dir, state, "cancelled", None, "cancelled before it started")
     try:
@@ -391,6 +394,8 @@ def conclude(job_dir: str, state: Json, final: str, exit_code: Optional[int], me
         "ended_at": time.time(),
         "message": message,
     }
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(job_dir, "reserve"))
     while not try_to_write(os.path.join(job_dir, "exit.json"), record):
         time.sleep(HEARTBEAT_S)
 
@@ -725,7 +730,7 @@ class Session:
         except OSError as error:
             kind = "no space" if error.errno == errno.ENOSPC else type(error).__name__
             self.send(number, {"error": {"kind": kind, "message": str(error)}})
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # whoever asked waits for an answer, whatever went wrong
             self.send(number, {"error": {"kind": type(error).__name__, "message": str(error)}})
 
     def send(self, number: int, header: Json, raw: bytes = b"") -> None:

@@ -309,6 +309,26 @@ async def test_the_settings_of_ssh_are_respected(sshd: Sshd, tmp_path: Path, con
     assert await works(plain)
 
 
+async def test_a_host_behind_another_is_reached_through_it(
+    sshd: Sshd, tmp_path: Path, config: HostConfig, home: Path
+) -> None:
+    with Sshd.start(tmp_path / "jump") as jump:
+        settings = tmp_path / "ssh_config"
+        settings.write_text(
+            f"Host jump\n  HostName 127.0.0.1\n  Port {jump.port}\n  User {jump.user}\n"
+            f"  IdentityFile {jump.user_key}\n"
+            f"Host box\n  HostName 127.0.0.1\n  Port {sshd.port}\n  User {sshd.user}\n"
+            f"  IdentityFile {sshd.user_key}\n  ProxyJump jump\n"
+        )
+        behind = replace(config, address="box", port=None, user=None, key=None, ssh_config=settings)
+        error = await failure_of(replace(behind, accept_new=True))
+        assert "on the way" in error.message  # only what was asked for is accepted
+        (home / ".ssh").mkdir(parents=True)
+        (home / ".ssh" / "known_hosts").write_text(jump.known_line(jump.port))
+        assert await works(behind)
+        assert "Accepted publickey" in (jump.folder / "sshd.log").read_text()
+
+
 async def test_the_agent_is_sent_once_and_found_again(config: HostConfig, tmp_path: Path) -> None:
     assert await works(config)
     sent = list((tmp_path / "root" / "agent").iterdir())
