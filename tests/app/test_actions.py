@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
+from textual.binding import Binding
 from textual.command import CommandPalette
 from textual.widgets import Input
 
@@ -16,11 +18,18 @@ from hafs_tui.keymap import collisions, default_keys, make_keymap
 from hafs_tui.screens import mode_screens
 from hafs_tui.widgets.bars import KeyBar
 from hafs_tui.widgets.help_screen import HelpScreen
+from hafs_tui.widgets.rows import RowView
 from tests.app.conftest import until
 
 
 def test_default_keys_do_not_collide() -> None:
     assert collisions(default_keys()) == []
+
+
+def test_no_action_has_a_key_that_moves_in_lists() -> None:
+    moving = {key for binding in RowView.BINDINGS for key in cast("Binding", binding).key.split(",")}
+    taken = {name: moving & set(keys) for name, keys in default_keys().items() if moving & set(keys)}
+    assert taken == {}
 
 
 @pytest.mark.parametrize("mode", [mode.id for mode in MODES])
