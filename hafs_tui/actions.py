@@ -201,7 +201,7 @@ _DEPLOY = (
         footer=False,
     ),
     Action(
-        "deploy.convert", "g", "GGUF", "Convert the model into one GGUF file.", (Need.MODEL,), footer=False
+        "deploy.convert", "v", "GGUF", "Convert the model into one GGUF file.", (Need.MODEL,), footer=False
     ),
     Action(
         "deploy.good", "plus,f2", "Good reply", "Rate the last reply as good.", (Need.REPLY,), footer=False

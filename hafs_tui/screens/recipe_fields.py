@@ -63,7 +63,7 @@ def _field(option: Option, default: Value) -> Field:
 
     return Field(
         option.name,
-        option.name,
+        option.name.replace("_", " "),
         Kind.CHOICE if option.choices else _KINDS[option.kind],
         default,
         help=option.help,
