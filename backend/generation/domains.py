@@ -7,6 +7,7 @@ place of the packaged one.
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -57,6 +58,7 @@ class _DomainFile(_Strict):
     row_domain: str | None = None
     seeds: str
     system: str = ""
+    examples: str = ""
     prompt: str
     instruction: str
     input: str = ""
@@ -78,7 +80,8 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain ready for use. `rounds` is how often each seed may be asked in one campaign."""
+    """A domain ready for use. `rounds` is how often each seed may be asked in one campaign; `examples` names
+    the field of a seed that holds worked examples, [[question, answer], ...], put before it as turns."""
 
     name: str
     title: str
@@ -87,6 +90,7 @@ class Domain:
     max_tokens: int
     stop: tuple[str, ...]
     rounds: int
+    examples: str
     gates: GatesConfig
     duplicate_threshold: float
     seeds: tuple[Seed, ...]
@@ -105,7 +109,9 @@ class Domain:
     ) -> ChatRequest:
         """What the provider is asked about the seed; `number` makes each repeat its own random draw."""
         system = self._render("system", seed)
-        messages = (Message("system", system),) if system else ()
+        messages = [Message("system", system)] if system else []
+        for asked, answered in seed.values.get(self.examples, ()):
+            messages += [Message("user", asked), Message("assistant", answered)]
         return ChatRequest(
             model=model,
             messages=(*messages, Message("user", self._render("prompt", seed))),
@@ -139,8 +145,6 @@ def load_domains(config: Path) -> dict[str, Domain]:
 
 
 def _read_domain(file: Traversable, folder: Traversable) -> Domain:
-    import tomllib
-
     path = Path(str(file))
     text = file.read_text("utf-8")
     try:
@@ -162,6 +166,7 @@ def _read_domain(file: Traversable, folder: Traversable) -> Domain:
         max_tokens=read.max_tokens,
         stop=read.stop,
         rounds=read.rounds,
+        examples=read.examples,
         gates=GatesConfig(
             order=order,  # type: ignore[arg-type]
             min_chars=gates.length.min_chars,
@@ -169,12 +174,12 @@ def _read_domain(file: Traversable, folder: Traversable) -> Domain:
             normalise=gates.reference.normalise if gates.reference else "text",
         ),
         duplicate_threshold=gates.duplicates.threshold,
-        seeds=tuple(_read_seeds(folder / read.seeds, read.name)),
+        seeds=tuple(_read_seeds(folder / read.seeds, read.name, read.examples)),
         templates={name: getattr(read, name) for name in ("system", "prompt", "instruction", "input")},
     )
 
 
-def _read_seeds(file: Traversable, domain: str) -> Iterator[Seed]:
+def _read_seeds(file: Traversable, domain: str, examples: str) -> Iterator[Seed]:
     try:
         lines = file.read_text("utf-8").splitlines()
     except OSError as error:
@@ -194,6 +199,17 @@ def _read_seeds(file: Traversable, domain: str) -> Iterator[Seed]:
         if values["id"] in seen:
             raise SettingsError(f"{file}:{number}: id {values['id']!r} stands twice")
         seen.add(values["id"])
+        if examples and not _is_examples(values.get(examples)):
+            raise SettingsError(
+                f"{file}:{number}: {examples}: expected worked examples, [[question, answer], ...]"
+            )
         yield Seed(values["id"], str(values.get("family", values["id"])), values.get("reference"), values)
     if not seen:
         raise SettingsError(f"{file}: no seeds for domain {domain}")
+
+
+def _is_examples(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in value
+    )

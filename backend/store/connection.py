@@ -12,11 +12,12 @@ import dataclasses
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import aiosqlite
 
@@ -39,15 +40,25 @@ def typed(cls: type[Row], row: sqlite3.Row) -> Row:
 
     Columns typed `bool` come back as bool (or None), columns annotated `Json[...]` are decoded.
     """
-    values: dict[str, object] = {}
-    for field in dataclasses.fields(cast(Any, cls)):
-        value = row[field.name]
-        if str(field.type).startswith("Json[") and value is not None:
-            value = json.loads(value)
-        elif value is not None and str(field.type) in ("bool", "bool | None"):
-            value = bool(value)
-        values[field.name] = value
-    return cls(**values)
+    names, decoders = _columns(cls)
+    values = [row[name] for name in names]
+    for place, decode in decoders:
+        if values[place] is not None:
+            values[place] = decode(values[place])
+    return cls(*values)
+
+
+@cache
+def _columns(cls: type) -> tuple[tuple[str, ...], tuple[tuple[int, Callable[[Any], object]], ...]]:
+    """The column of each field of `cls`, and [(place, decoder)] of those that are not taken as they are."""
+    fields = dataclasses.fields(cls)
+    decoders: list[tuple[int, Callable[[Any], object]]] = []
+    for place, field in enumerate(fields):
+        if str(field.type).startswith("Json["):
+            decoders.append((place, json.loads))
+        elif str(field.type) in ("bool", "bool | None"):
+            decoders.append((place, bool))
+    return tuple(field.name for field in fields), tuple(decoders)
 
 
 class Queries:
