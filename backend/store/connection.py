@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import aiosqlite
 
@@ -40,7 +40,7 @@ def typed(cls: type[Row], row: sqlite3.Row) -> Row:
 
     Columns typed `bool` come back as bool (or None), columns annotated `Json[...]` are decoded.
     """
-    names, decoders = _columns(cls)
+    names, decoders = _columns(cast(Any, cls))
     values = [row[name] for name in names]
     for place, decode in decoders:
         if values[place] is not None:
@@ -49,7 +49,7 @@ def typed(cls: type[Row], row: sqlite3.Row) -> Row:
 
 
 @cache
-def _columns(cls: type) -> tuple[tuple[str, ...], tuple[tuple[int, Callable[[Any], object]], ...]]:
+def _columns(cls: Any) -> tuple[tuple[str, ...], tuple[tuple[int, Callable[[Any], object]], ...]]:
     """The column of each field of `cls`, and [(place, decoder)] of those that are not taken as they are."""
     fields = dataclasses.fields(cls)
     decoders: list[tuple[int, Callable[[Any], object]]] = []
