@@ -37,8 +37,8 @@ class OverviewScreen(ModeScreen[OverviewSnapshot]):
     BINDINGS: ClassVar[list[BindingType]] = [*mode_keys("overview")]
     DEFAULT_CSS = """
     OverviewScreen .panel { padding: 0 1; }
-    OverviewScreen #running { height: 2fr; min-height: 6; }
-    OverviewScreen Horizontal { height: 7; }
+    OverviewScreen #running { height: 1fr; min-height: 6; }
+    OverviewScreen Horizontal { height: 1fr; min-height: 7; max-height: 12; }
     OverviewScreen Horizontal > .panel { width: 1fr; height: 1fr; }
     OverviewScreen #curve { height: 1; }
     """

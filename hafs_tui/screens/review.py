@@ -20,7 +20,7 @@ from textual.containers import Horizontal
 from backend.review import deciding, queues
 from backend.review.card import Card, cards
 from backend.review.queues import ORDERS, Order
-from backend.store import campaigns
+from backend.store import campaigns, samples
 from backend.store.samples import Filter, GateRow, SampleState
 from hafs_tui import format as fmt
 from hafs_tui.actions import Need
@@ -33,7 +33,9 @@ from hafs_tui.widgets.line_list import LineList
 from hafs_tui.widgets.rows import Cells, Column, RowView
 
 PENDING = Filter(states=("pending",))
-_AHEAD = 3
+# Samples that are there at once when a queue is opened, and cards that are fetched before they are asked for.
+_FIRST = 200
+_AHEAD = 4
 _CARDS = 64
 
 
@@ -44,7 +46,7 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
     BINDINGS: ClassVar[list[BindingType]] = [*mode_keys("review")]
     DEFAULT_CSS = """
     ReviewScreen #standing { height: 2; background: $surface; padding: 0 1; }
-    ReviewScreen #queue { width: 34; }
+    ReviewScreen #queue { width: 34%; min-width: 34; }
     ReviewScreen #card { width: 1fr; border-left: solid $border-blurred; }
     ReviewScreen #card:focus { border-left: solid $border; }
     """
@@ -78,16 +80,22 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
         return await read(self.ws, self.filters, self._since)
 
     async def _read_queue(self, *, follow: bool = True) -> None:
+        if self.order in ("newest", "oldest"):
+            # The first samples are there at once, however long the rest takes.
+            newest_first = self.order == "newest"
+            first = await samples.ids(self.ws.db, self.filters, newest_first=newest_first, limit=_FIRST)
+            self.queue.set_ids(array("q", first), follow=follow)
+            await self._fetch_cards()
+            if len(first) < _FIRST:
+                return
         found = await queues.ids(self.ws, self.filters, self.order, seed=int(self._since))
         self.queue.set_ids(array("q", found), follow=follow)
-        if not found:
-            await self._show_card()
+        await self._fetch_cards()
 
     def show(self, snapshot: ReviewSnapshot) -> None:
         self.queue.reload()
-        self._cards.clear()
         self.query_one("#standing", Facts).set_facts(self._standing(snapshot))
-        self.work(self._show_card(), group="card", exclusive=True)
+        self.work(self._fetch_cards(again=True), group="card", exclusive=True)
 
     def _standing(self, snapshot: ReviewSnapshot) -> list[Fact]:
         progress = snapshot.progress
@@ -119,40 +127,47 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
     @on(RowView.Moved, "#queue")
     def _moved(self) -> None:
         self.update_keys()
-        self.work(self._show_card(), group="card", exclusive=True)
+        self._show_card()
+        self.work(self._fetch_cards(), group="card", exclusive=True)
 
-    async def _show_card(self) -> None:
-        view = self.query_one("#card", CodeView)
+    def _show_card(self) -> None:
+        """Show the card of the sample in hand, if it is known already."""
         identifier = self.queue.cursor_id
         if identifier is None:
-            view.set_blocks([Block("", "No sample here. / filters, esc shows what is pending.", code=False)])
-            return
+            hint = "No sample here. / filters, esc shows what is pending."
+            self.query_one("#card", CodeView).set_blocks([Block("", hint, code=False)])
+        elif identifier in self._cards:
+            self.query_one("#card", CodeView).set_blocks(card_blocks(self._cards[identifier]))
+
+    async def _fetch_cards(self, *, again: bool = False) -> None:
+        """Fetch the cards of the sample in hand and of the next ones, and show the first.
+
+        With `again` those that are known are fetched too, since their rows may have changed.
+        """
         ahead = self.queue.ids[self.queue.cursor : self.queue.cursor + _AHEAD]
-        if identifier in self._cards:
-            view.set_blocks(card_blocks(self._cards[identifier]))
-        missing = [each for each in ahead if each not in self._cards]
-        for card in await cards(self.ws, missing) if missing else ():
+        wanted = [each for each in ahead if again or each not in self._cards]
+        for card in await cards(self.ws, wanted) if wanted else ():
             self._cards[card.sample.id] = card
+            self._cards.move_to_end(card.sample.id)
         while len(self._cards) > _CARDS:
             self._cards.popitem(last=False)
-        if identifier in self._cards and identifier == self.queue.cursor_id:
-            view.set_blocks(card_blocks(self._cards[identifier]))
+        self._show_card()
 
     # Decisions
 
-    async def _decide(self, decision: Awaitable[Any], *, advance: bool = True) -> None:
+    async def _decide(self, decision: Awaitable[Any]) -> None:
         identifier = self.queue.cursor_id
         done = await self.hafs.guarded(decision)
         if done is None or identifier is None:
             return
         self._cards.pop(identifier, None)
         self.queue.reload([identifier])
-        if advance and self.queue.cursor + 1 < self.queue.row_count:
+        if self.queue.cursor + 1 < self.queue.row_count:
             self.queue.cursor += 1
-        elif advance:
+            self._show_card()
+        else:
             # The last of the queue is decided: what came in meanwhile is the next queue.
             await self._read_queue()
-            await self._show_card()
 
     async def do_approve(self) -> None:
         await self._decide(deciding.approve(self.ws, self._in_hand()))
@@ -194,7 +209,7 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
         if not self.queue.move_to(identifier):
             await self._read_queue()
             self.queue.move_to(identifier)
-        await self._show_card()
+        await self._fetch_cards()
 
     def do_edit(self) -> None:
         card = self._cards.get(self._in_hand())

@@ -34,9 +34,9 @@ class ReviewSnapshot:
 
 async def read(ws: Workspace, filters: Filter, since: float) -> ReviewSnapshot:
     """Counts and progress for `filters`; `since` is when the person began (Unix seconds)."""
-    progress = await queues.progress(ws, filters, since=since)
     newest = await ws.db.fetch_value("SELECT coalesce(max(id), 0) FROM samples")
-    return ReviewSnapshot(await queues.counts(ws, filters), progress, int(newest))
+    counts = await queues.counts(ws, filters)
+    return ReviewSnapshot(counts, await queues.progress(ws, filters, since=since), int(newest))
 
 
 async def rows(ws: Workspace, ids: Sequence[int]) -> dict[int, Cells]:

@@ -74,13 +74,13 @@ class CodeView(ScrollView, can_focus=True):
             return
         self._blocks = tuple(blocks)
         self._wrapped_at = -1
-        self._wrap(self.size.width)
+        self._wrap(self.scrollable_content_region.width)
         if not keep_position:
             self.scroll_to(y=0, animate=False)
         self.refresh()
 
     def on_resize(self) -> None:
-        self._wrap(self.size.width)
+        self._wrap(self.scrollable_content_region.width)
 
     def _wrap(self, width: int) -> None:
         if width <= 2 or width == self._wrapped_at:
@@ -98,10 +98,10 @@ class CodeView(ScrollView, can_focus=True):
                 lines.append([(f"… {len(block.text) - LONGEST:,} more characters", "comment")])
             lines.append([])
         self._lines = lines
-        self.virtual_size = Size(width, len(lines))
+        self.virtual_size = Size(0, len(lines))
 
     def render_line(self, y: int) -> Strip:
-        width, ground = self.size.width, self.rich_style
+        width, ground = self.scrollable_content_region.width, self.rich_style
         index = self.scroll_offset.y + y
         if index >= len(self._lines):
             return Strip.blank(width, ground)

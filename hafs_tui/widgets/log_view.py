@@ -42,7 +42,7 @@ class LogView(ScrollView, can_focus=True):
 
     def append(self, lines: Iterable[str]) -> None:
         """Add lines at the end."""
-        at_end = self.scroll_offset.y >= len(self._lines) - self.size.height
+        at_end = self.scroll_offset.y >= len(self._lines) - self.scrollable_content_region.height
         for line in lines:
             text = one_line(line.rstrip("\r\n")[:LONGEST].expandtabs(4))
             self._widest = max(self._widest, cell_len(text))
@@ -60,7 +60,7 @@ class LogView(ScrollView, can_focus=True):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        width, ground = self.size.width, self.rich_style
+        width, ground = self.scrollable_content_region.width, self.rich_style
         left, index = self.scroll_offset.x, self.scroll_offset.y + y
         text = self._empty if not self._lines and y == 0 else ""
         if index < len(self._lines):

@@ -110,13 +110,18 @@ class RowView(ScrollView, can_focus=True, inherit_bindings=False):
     # Rows
 
     @property
+    def width(self) -> int:
+        """Cells of a line: what the scrollbar leaves."""
+        return self.scrollable_content_region.width
+
+    @property
     def row_count(self) -> int:
         return self._count
 
     def set_count(self, count: int) -> None:
         """Tell how many rows there are; the cursor stays where it is as far as there is a row."""
         self._count = count
-        self.virtual_size = Size(self.size.width, count + 1)
+        self.virtual_size = Size(0, count + 1)
         self.cursor = clamp(self.cursor, 0, max(0, count - 1))
         self.refresh()
 
@@ -167,13 +172,13 @@ class RowView(ScrollView, can_focus=True, inherit_bindings=False):
             self.cursor = self.scroll_offset.y + event.y - 1
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, self._count + 1)
+        self.virtual_size = Size(0, self._count + 1)
         self.show_row(self.cursor)
 
     # Painting
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.width
         ground = self.rich_style
         if y == 0:
             style = ground + self.get_component_rich_style("rows--header", partial=True)
@@ -204,7 +209,7 @@ class RowView(ScrollView, can_focus=True, inherit_bindings=False):
     def _widths(self) -> list[int]:
         fixed = sum(column.width for column in self.columns) + len(self.columns) + 1
         shares = sum(1 for column in self.columns if not column.width)
-        left = max(0, self.size.width - fixed)
+        left = max(0, self.width - fixed)
         return [column.width or left // max(1, shares) for column in self.columns]
 
 
