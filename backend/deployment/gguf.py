@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from backend.contract.job import ConvertParameters, JobSpec
 from backend.deployment.merging import merged_of
-from backend.deployment.steps import DeploymentFailed, finished_job, made_before, safe_name
+from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered, safe_name
 from backend.hosts.catalog import open_named_host
 from backend.hosts.mirror import OnEvent
 from backend.hosts.placing import place_folder, place_model
 from backend.registry.catalog import register, show_model
 from backend.registry.references import ResolvedModel, resolve, weights_of
 from backend.settings import Workspace
-from backend.store import jobs, models
+from backend.store import models
 from backend.store.models import Model
 from backend.training.runs import ready
 from backend.upkeep.doctor import converter_folder
@@ -34,7 +34,7 @@ async def convert_to_gguf(
     """
     resolved = await resolve(ws, model)
     if resolved.kind == "gguf":
-        return await _registered(ws, resolved, name)
+        return await _known(ws, resolved, name)
     resolved = await weights_of(ws, model)
     if resolved.kind == "hub":
         raise DeploymentFailed(
@@ -48,7 +48,7 @@ async def convert_to_gguf(
         source = await resolve(ws, merged.name)
     async with open_named_host(ws, where) as remote:
         probe = await ready(remote)
-        found = await made_before(ws, remote, name, "gguf", source.reference)
+        found = await made_before(ws, remote, probe, name, "gguf", source.reference)
         if found is not None:
             return found
         placed = await place_model(ws, remote, probe, source)
@@ -58,17 +58,8 @@ async def convert_to_gguf(
             outtype=outtype,
             converter_dir=await _converter(ws, remote),
         )
-        job = await finished_job(ws, remote, JobSpec("convert", parameters), on_event)
-    artifact = (await jobs.events(ws.db, job.id, kind="done"))[-1].payload["artifact"]
-    return await register(
-        ws,
-        name,
-        "gguf",
-        str(artifact),
-        where,
-        parent=source.reference,
-        details={"job": job.id, "outtype": outtype},
-    )
+        await finished_job(ws, remote, JobSpec("convert", parameters), on_event)
+    return await registered(ws, name, source.reference, {"outtype": outtype})
 
 
 async def _converter(ws: Workspace, host: Host) -> str:
@@ -79,7 +70,7 @@ async def _converter(ws: Workspace, host: Host) -> str:
     return str(here) if host.name == "local" else await place_folder(host, here, "tools/gguf-converter")
 
 
-async def _registered(ws: Workspace, gguf: ResolvedModel, name: str | None) -> Model:
+async def _known(ws: Workspace, gguf: ResolvedModel, name: str | None) -> Model:
     known = await models.by_name(ws.db, name or gguf.name)
     if known is not None and known.location == gguf.location:
         return known

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from backend.contract.job import JobSpec, MergeParameters
-from backend.deployment.steps import DeploymentFailed, finished_job, made_before, safe_name
+from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered, safe_name
 from backend.hosts.catalog import open_named_host
 from backend.hosts.mirror import OnEvent
 from backend.hosts.placing import place_model
-from backend.registry.catalog import register
 from backend.registry.references import ResolvedModel, weights_of
 from backend.settings import Workspace
 from backend.store.models import Model
@@ -39,19 +38,11 @@ async def merged_of(
     name = name or f"{safe_name(adapter.name)}-merged"
     async with open_named_host(ws, host) as remote:
         probe = await ready(remote)
-        found = await made_before(ws, remote, name, "merged", adapter.reference)
+        found = await made_before(ws, remote, probe, name, "merged", adapter.reference)
         if found is not None:
             return found
         placed = await place_model(ws, remote, probe, adapter)
         folder = f"{probe.root}/models/{name}"
         parameters = MergeParameters(adapter=placed.location, base_model=placed.base, output_dir=folder)
-        job = await finished_job(ws, remote, JobSpec("merge", parameters), on_event)
-    return await register(
-        ws,
-        name,
-        "merged",
-        folder,
-        host,
-        parent=adapter.reference,
-        details={"job": job.id, "base": placed.base},
-    )
+        await finished_job(ws, remote, JobSpec("merge", parameters), on_event)
+    return await registered(ws, name, adapter.reference, {"base": placed.base})

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from backend.contract.job import JobSpec
 from backend.hosts.launching import launch_worker
 from backend.hosts.mirror import OnEvent, wait_for
+from backend.hosts.placing import size_of
 from backend.providers import Provider, ProviderError, ask, complete
+from backend.registry.catalog import register, show_model
 from backend.settings import Workspace
 from backend.store import models
 from backend.store.deployments import Deployment
 from backend.store.jobs import Job
 from backend.store.models import Model, ModelKind
-from remote import Host
+from remote import Host, Probe
 
 SMOKE_PROMPT = "Say hello in one short sentence."
 _SMOKE_TOKENS = 24
@@ -38,15 +42,29 @@ async def finished_job(ws: Workspace, host: Host, spec: JobSpec, on_event: OnEve
     return job
 
 
-async def made_before(ws: Workspace, host: Host, name: str, kind: ModelKind, parent: str) -> Model | None:
+async def made_before(
+    ws: Workspace, host: Host, probe: Probe, name: str, kind: ModelKind, parent: str
+) -> Model | None:
     """The registered model of that name, if it was made from the same parent and still lies there."""
     found = await models.by_name(ws.db, name)
     if found is None or (found.kind, found.parent, found.host) != (kind, parent, host.name):
         return None
-    probe = await host.probe()
-    looked = await host.run((probe.python, "-c", "import os, sys; sys.exit(not os.path.exists(sys.argv[1]))",
-                             found.location))  # fmt: skip
-    return found if looked.exit_code == 0 else None
+    return found if await size_of(host, probe, found.location) is not None else None
+
+
+async def registered(ws: Workspace, name: str, parent: str, details: Mapping[str, Any]) -> Model:
+    """The model that a job has just made, with the name of what it was made from: its mirror knows places only."""
+    made = await show_model(ws, name)
+    return await register(
+        ws,
+        name,
+        made.kind,
+        made.location,
+        made.host,
+        parent=parent,
+        size_bytes=made.size_bytes,
+        details={**made.details, **details},
+    )
 
 
 async def smoke(provider: Provider, model: str) -> str:

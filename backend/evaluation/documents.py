@@ -8,7 +8,7 @@ from typing import Any
 from backend.evaluation.benchmarks import Outcome
 from backend.evaluation.comparison import EvaluationSummary, ItemOutcome, evaluation_record, summarise
 from backend.evaluation.metrics import Perplexity
-from backend.evaluation.recording import EvaluationFailed
+from backend.evaluation.recording import EvaluationFailed, keys_of
 from backend.settings import Workspace
 from backend.store import evaluations as rows
 from backend.store import jobs
@@ -53,7 +53,7 @@ async def conditions_of(ws: Workspace, evaluation: Evaluation) -> dict[str, str]
     asked = await ws.db.fetch_one(
         "SELECT provider, json_extract(prompt, '$.max_tokens') FROM requests "
         "WHERE purpose = 'evaluate' AND content_key >= ? AND content_key < ? LIMIT 1",
-        (f"evaluation:{evaluation.id}:", f"evaluation:{evaluation.id};"),
+        keys_of(evaluation.id),
     )
     if asked is None:
         return {}

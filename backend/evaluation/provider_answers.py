@@ -6,10 +6,11 @@ import asyncio
 
 from backend.deployment.answering import Answering, open_answering
 from backend.evaluation.benchmarks import BenchmarkItem
-from backend.evaluation.recording import EvaluationFailed, Given, Recorder, Wanted
+from backend.evaluation.recording import EvaluationFailed, Given, Recorder, Wanted, keys_of
 from backend.providers import ProviderError, ask
 from backend.providers.ledger import Place, asked
 from backend.settings import Workspace
+from backend.store import requests
 
 ATTEMPTS = 4
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
@@ -24,6 +25,7 @@ async def ask_items(ws: Workspace, recorder: Recorder, wanted: Wanted) -> None:
     """
     if not recorder.missing:
         return
+    await _mark_unanswered(ws, recorder.evaluation_id)
     async with open_answering(ws, wanted.model.reference) as answering:
         queue: asyncio.Queue[tuple[str, BenchmarkItem]] = asyncio.Queue()
         for entry in recorder.missing:
@@ -50,6 +52,18 @@ async def ask_items(ws: Workspace, recorder: Recorder, wanted: Wanted) -> None:
         )
 
 
+async def _mark_unanswered(ws: Workspace, evaluation_id: int) -> None:
+    """What an earlier process of this evaluation had in flight when it was killed may have been charged."""
+    async with ws.db.transaction() as transaction:
+        for row in await transaction.fetch_all(
+            "SELECT id FROM requests WHERE state = 'sent' AND content_key >= ? AND content_key < ?",
+            keys_of(evaluation_id),
+        ):
+            await requests.mark_unanswered(
+                transaction, row["id"], "in flight when its process ended; it may have been charged"
+            )
+
+
 async def _ask(
     ws: Workspace,
     answering: Answering,
@@ -62,7 +76,7 @@ async def _ask(
     Raises ProviderError when all attempts failed."""
     request = ask(answering.model, item.prompt, temperature=0.0, max_tokens=wanted.max_new_tokens)
     # Of this evaluation alone: a model of the same name may be another one next time.
-    key = f"evaluation:{evaluation_id}:{benchmark}:{item.id}:{request.key(answering.provider.name)}"
+    key = f"{keys_of(evaluation_id)[0]}{benchmark}:{item.id}:{request.key(answering.provider.name)}"
     pause = _FIRST_PAUSE_S
     for left in reversed(range(ATTEMPTS)):
         try:

@@ -87,6 +87,11 @@ class Recorder:
             self._on_progress(len(self._items) - len(self._missing), len(self._items))
 
 
+def keys_of(evaluation_id: int) -> tuple[str, str]:
+    """The content keys of an evaluation's requests lie from the first to before the second."""
+    return f"evaluation:{evaluation_id}:", f"evaluation:{evaluation_id};"
+
+
 def _outcome(item: BenchmarkItem, given: Given) -> OutcomeRow:
     outcome: Outcome = "not_run"
     detail = ""

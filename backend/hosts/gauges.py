@@ -11,6 +11,7 @@ from backend.settings import SettingsError, Workspace
 from remote import HostError, Reading
 
 _RETRY_S = (2.0, 30.0)
+_LOOK_S = 2.0
 
 
 class Gauges:
@@ -39,6 +40,12 @@ class Gauges:
         self.problems[host] = problem
         self.version += 1
 
+    def forget(self, host: str) -> None:
+        """A host that was removed shows no more."""
+        self._rings = {key: ring for key, ring in self._rings.items() if key[0] != host}
+        self.problems.pop(host, None)
+        self.version += 1
+
     def latest(self) -> list[Reading]:
         """The newest reading of each, by host and index."""
         return [self._rings[key][-1] for key in sorted(self._rings)]
@@ -51,10 +58,18 @@ class Gauges:
 async def watch_gauges(
     ws: Workspace, gauges: Gauges, names: Sequence[str] | None = None, interval_s: float = 1.0
 ) -> None:
-    """Fill the gauges from hosts (all of them where none is named). Never returns: the app owns its task."""
+    """Fill the gauges from hosts: those named, else all of them, with those that are added or removed while it
+    runs. Never returns: the app owns its task."""
+    tasks: dict[str, asyncio.Task[None]] = {}
     async with asyncio.TaskGroup() as group:
-        for name in names if names is not None else list_hosts(ws):
-            group.create_task(_watch(ws, gauges, name, interval_s), name=f"gauges {name}")
+        while True:
+            wanted = list(names) if names is not None else await asyncio.to_thread(list_hosts, ws)
+            for name in set(wanted) - set(tasks):
+                tasks[name] = group.create_task(_watch(ws, gauges, name, interval_s), name=f"gauges {name}")
+            for name in set(tasks) - set(wanted):
+                tasks.pop(name).cancel()
+                gauges.forget(name)
+            await asyncio.sleep(_LOOK_S)
 
 
 async def read_gauges(ws: Workspace, name: str) -> list[Reading]:

@@ -17,6 +17,7 @@ from backend.contract import events as contract
 from backend.contract.events import Checkpoint, Done, Failed, Metrics, Record, Started
 from backend.hosts.catalog import open_named_host
 from backend.hosts.launching import lease_of, record_start
+from backend.hosts.placing import size_of
 from backend.registry.catalog import register_artifact
 from backend.settings import SettingsError, Workspace
 from backend.store import StoreError, Transaction, leases, runs
@@ -188,7 +189,9 @@ def _figures(event: Metrics) -> list[tuple[str, float | None]]:
 async def _conclude(ws: Workspace, host: Host, job: Job, status: JobStatus) -> None:
     """The end into rows: state, exit code, why it failed, and the model that it made where it did not."""
     why = "" if status.state == "done" else await _why(ws, host, job, status)
-    done = await rows.events(ws.db, job.id, kind=Done.name)
+    told = await rows.events(ws.db, job.id, kind=Done.name)
+    artifact = str(told[-1].payload["artifact"]) if told and status.state == "done" else None
+    size = await size_of(host, await host.probe(), artifact) if artifact else None
     async with ws.db.transaction() as transaction:
         await rows.update(
             transaction,
@@ -200,8 +203,8 @@ async def _conclude(ws: Workspace, host: Host, job: Job, status: JobStatus) -> N
             log_path=status.log_path,
             error=why or None,
         )
-        if status.state == "done" and done:
-            await register_artifact(transaction, job, str(done[-1].payload["artifact"]))
+        if artifact:
+            await register_artifact(transaction, job, artifact, size)
 
 
 async def _why(ws: Workspace, host: Host, job: Job, status: JobStatus) -> str:

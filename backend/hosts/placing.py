@@ -20,7 +20,14 @@ from remote import Host, Probe
 OnCopy = Callable[[str, int, int], None]
 """Called with (what, bytes done, bytes in all) while something is copied."""
 
-_EXISTS = "import os, sys; sys.exit(0 if os.path.exists(os.path.expanduser(sys.argv[1])) else 3)"
+_SIZE = """
+import os, sys
+place = os.path.expanduser(sys.argv[1])
+if not os.path.exists(place):
+    sys.exit(3)
+files = [os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names] or [place]
+print(sum(os.path.getsize(file) for file in files))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ async def _place(
 ) -> str:
     if location.startswith("hub:") or lies_on == host.name:
         return location
-    if not lies_on and await _exists(host, probe, location):
+    if not lies_on and await size_of(host, probe, location) is not None:
         return location
     here = _here(location)
     if lies_on and lies_on != "local":
@@ -86,8 +93,10 @@ async def _place(
     return await place_folder(host, here, f"models/{_unique(lies_on, location)}", on_copy)
 
 
-async def _exists(host: Host, probe: Probe, path: str) -> bool:
-    return (await host.run((probe.python, "-c", _EXISTS, path))).exit_code == 0
+async def size_of(host: Host, probe: Probe, path: str) -> int | None:
+    """Bytes of a file, or of a folder's files, on a host; None where nothing is there. Raises HostError."""
+    asked = await host.run((probe.python, "-c", _SIZE, path))
+    return int(asked.stdout) if asked.exit_code == 0 else None
 
 
 def _unique(host: str, path: str) -> str:

@@ -70,7 +70,9 @@ async def register(
     return await show_model(ws, name)
 
 
-async def register_artifact(transaction: Transaction, job: Job, artifact: str) -> None:
+async def register_artifact(
+    transaction: Transaction, job: Job, artifact: str, size_bytes: int | None
+) -> None:
     """Register what an ended job made, if that is a model: the mirror calls it with the job's end.
 
     A run's adapter is registered under the run's name, any other model under the name of its output folder.
@@ -90,6 +92,7 @@ async def register_artifact(transaction: Transaction, job: Job, artifact: str) -
         host=job.host,
         parent=await name_of_place(transaction, job.host, source) if source else None,
         run_id=int(run["id"]) if run else None,
+        size_bytes=size_bytes,
         details=json.dumps({"job": job.id, "base": parameters.get("base_model", "")}),
     )
 

@@ -6,6 +6,7 @@ from backend.contract.job import JobSpec, PrepareBaseParameters
 from backend.hosts.catalog import open_named_host
 from backend.hosts.launching import launch_worker
 from backend.hosts.mirror import OnEvent, wait_for
+from backend.hosts.placing import size_of
 from backend.registry.catalog import show_model
 from backend.settings import Workspace
 from backend.store import models
@@ -30,10 +31,11 @@ async def prepare_base(
     Raises TrainingRefused with the job's last words, SettingsError, HostError.
     """
     found = await models.by_name(ws.db, name)
-    if found is not None and found.host == host and found.kind == "base":
-        return found
     async with open_named_host(ws, host) as remote:
         probe = await ready(remote)
+        there = found is not None and (found.host, found.kind) == (host, "base")
+        if found is not None and there and await size_of(remote, probe, found.location) is not None:
+            return found
         parameters = PrepareBaseParameters(output_dir=f"{probe.root}/models/{name}", gguf=gguf)
         job = await launch_worker(ws, remote, JobSpec("prepare_base", parameters))
     job = await wait_for(ws, job.id, on_event)

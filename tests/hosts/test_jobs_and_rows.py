@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backend.hosts.catalog import list_hosts, open_named_host, probe_host, remove_host
-from backend.hosts.gauges import Gauges, read_gauges
+from backend.hosts.gauges import Gauges, read_gauges, watch_gauges
 from backend.hosts.jobs import JobNotFound, cancel_job, follow_job, list_jobs, read_log, show_job
 from backend.hosts.launching import launch_command
 from backend.hosts.mirror import mirror, mirror_all, wait_for
@@ -278,6 +278,24 @@ async def test_gauges_give_the_processor_where_there_is_no_card(ws: Workspace, h
     assert readings
     assert readings[0].host == host_name
     assert readings[0].memory_total_mib is not None
+
+
+async def test_gauges_follow_the_host_list(ws: Workspace, loop_host: Loop) -> None:
+    gauges = Gauges()
+    watching = asyncio.create_task(watch_gauges(ws, gauges, interval_s=0.2))
+
+    async def both() -> bool:
+        return {reading.host for reading in gauges.latest()} == {"local", "loop"}
+
+    await until(both)
+    remove_host(ws, "loop")
+
+    async def one() -> bool:
+        return {reading.host for reading in gauges.latest()} == {"local"}
+
+    await until(one)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 def test_gauges_keep_the_last_readings() -> None:

@@ -86,7 +86,9 @@ async def test_sft_then_dpo_over_ssh_through_a_link_that_breaks(
     adapter = await resolve(ws, "run:first")
     assert (adapter.kind, adapter.host) == ("adapter", "loop")
     assert Path(adapter.location, "adapter_model.safetensors").is_file()
-    assert (await show_model(ws, "first")).parent == f"path:{small_model}"
+    made = await show_model(ws, "first")
+    assert made.parent == f"path:{small_model}"
+    assert made.size_bytes == sum(file.stat().st_size for file in Path(adapter.location).iterdir())
     assert (await resolve(ws, "run:first@4")).location.endswith("checkpoint-4")
 
     await decide_pairs(ws)
