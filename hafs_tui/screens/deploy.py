@@ -19,6 +19,7 @@ from backend.deployment.merging import merge_adapter
 from backend.deployment.ollama import deploy_ollama
 from backend.deployment.rollback import rollback
 from backend.deployment.serving import ServedModel, serve_until_stopped, stop
+from backend.hosts.catalog import list_hosts
 from backend.registry.references import resolve
 from backend.store.deployments import Deployment
 from backend.store.models import Model
@@ -266,7 +267,9 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
         fields = (
             self._model_field(),
             Field("tag", "Tag", help="As in hafs-coder:14b."),
-            Field("base_url", "Address", required=False, help="Empty: this machine's, or the settings'."),
+            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in list_hosts(self.ws)],
+                  help="Whose Ollama; another host's is reached through its SSH."),
+            Field("base_url", "Or an address", required=False, help="Empty: the host's own, or the settings'."),
             Field("name", "Name", required=False, help="Of the deployment; empty: the tag."),
             Field("system", "System text", Kind.LONG_TEXT, "", required=False),
         )  # fmt: skip
@@ -277,9 +280,11 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
 
             async def deploy() -> str:
                 made = await deploy_ollama(
-                    self.ws, answers.text("model"), answers.text("tag"), base_url=answers.optional_text("base_url"),
+                    self.ws, answers.text("model"), answers.text("tag"), host=answers.text("host"),
+                    base_url=answers.optional_text("base_url"),
                     name=answers.optional_text("name"), system=answers.text("system"),
                     on_progress=lambda what, done, total: self._say_progress(title, what, done, total),
+                    on_event=self._on_event(title),
                 )  # fmt: skip
                 return f"{made.name} v{made.version} is made"
 

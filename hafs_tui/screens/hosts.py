@@ -73,7 +73,7 @@ class HostsScreen(ModeScreen[HostsSnapshot]):
         )
         with Horizontal(classes="middle"):
             yield Table(
-                [Column("Reading", _LABEL_WIDTH), Column("Last minutes"), Column("Now", _NOW_WIDTH, "right")],
+                [Column("Reading", _LABEL_WIDTH), Column("Last seconds"), Column("Now", _NOW_WIDTH, "right")],
                 empty="No reading yet.",
                 id="readings",
             )

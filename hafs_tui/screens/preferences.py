@@ -32,7 +32,7 @@ from hafs_tui.widgets.line_list import LineList
 from hafs_tui.widgets.rows import Cells, Column, RowView
 
 SCORERS = {
-    "reference": "reference: the text of the sample says which is right",
+    "reference": "reference: the sample's answer is right",
     "llm": "llm: a judge rates each answer",
     "human": "human: nobody yet; you choose here",
 }

@@ -22,7 +22,7 @@ def shown(widget: Widget) -> str:
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """`2 h ago` stays `2 h ago`: screens measure from a fixed moment."""
-    monkeypatch.setattr(fmt.time, "time", lambda: AT + 7200.0)  # type: ignore[attr-defined]
+    monkeypatch.setattr(fmt, "ago", lambda at: f"{fmt.duration(AT + 7200 - at)} ago")
 
 
 async def look(pilot: Pilot[Any], snapshot: SnapshotAssertion) -> None:

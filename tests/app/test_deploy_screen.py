@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -20,11 +21,13 @@ from hafs_tui.widgets.confirm import Confirm
 from hafs_tui.widgets.form import FieldRow, Form
 from hafs_tui.widgets.table import Table
 from tests.app.conftest import SIZES, until
-from tests.app.looks import shown
+from tests.app.looks import frozen, look, shown
 from tests.app.stages import put_models
 from tests.servers.faults import in_order, status
 from tests.servers.ollama_server import OllamaServer
 from tests.servers.openai_server import OpenAIServer
+
+__all__ = ["frozen"]
 
 
 async def open_deploy(app: HafsApp, pilot: Pilot[None]) -> DeployScreen:
@@ -165,3 +168,14 @@ async def test_a_served_model_answers_and_ends_with_the_app(ws: Workspace) -> No
             assert "helper" in shown(chat)
     (row,) = await deployments.every(ws.db)
     assert row.state == "stopped"
+
+
+@SIZES
+async def test_how_it_looks(
+    app: HafsApp, ws: Workspace, size: tuple[int, int], snapshot: SnapshotAssertion, frozen: None
+) -> None:
+    await put_models(ws)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_deploy(app, pilot)
+        await until(lambda: "comes from" in shown(screen.query_one("#lineage")), pilot)
+        await look(pilot, snapshot)

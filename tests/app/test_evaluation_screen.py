@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -20,9 +21,11 @@ from hafs_tui.widgets.code_view import CodeView
 from hafs_tui.widgets.form import FieldRow, Form
 from hafs_tui.widgets.table import Table
 from tests.app.conftest import SIZES, until
-from tests.app.looks import shown
+from tests.app.looks import frozen, look, shown
 from tests.app.stages import put_evaluations
 from tests.servers.openai_server import OpenAIServer
+
+__all__ = ["frozen"]
 
 ITEM = {"instruction": "Say yes.", "input": "", "output": "yes", "category": "words"}
 
@@ -120,3 +123,15 @@ async def test_a_form_asks_a_model_and_the_answers_come_in(
         assert len(server.paid) == 5
         (row,) = await evaluations.every(ws.db)
         assert (row.model, row.state) == ("api:openai/test-model", "done")
+
+
+@SIZES
+async def test_how_it_looks(
+    app: HafsApp, ws: Workspace, size: tuple[int, int], snapshot: SnapshotAssertion, frozen: None
+) -> None:
+    await put_evaluations(ws)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_evaluation(app, pilot)
+        await pilot.press("j")
+        await until(lambda: "ldx" in shown(screen.query_one("#item")), pilot)
+        await look(pilot, snapshot)

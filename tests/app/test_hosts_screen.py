@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -22,12 +23,12 @@ from hafs_tui.widgets.log_view import LogView
 from hafs_tui.widgets.table import Table
 from remote import CPU_INDEX, Reading
 from tests.app.conftest import SIZES, until
-from tests.app.looks import shown
+from tests.app.looks import frozen, look, shown
 from tests.app.stages import AT, put_jobs
 from tests.servers.hosts import sshd
 from tests.servers.sshd import Sshd
 
-__all__ = ["sshd"]
+__all__ = ["frozen", "sshd"]
 
 
 def reading(index: int, seconds: int, *, stale_s: float = 0.0, host: str = "local") -> Reading:
@@ -148,3 +149,16 @@ async def test_an_unknown_key_is_asked_about_and_then_trusted(
         await pilot.press("y")
         await until(lambda: screen.query_one("#hosts", Table).row_count == 1, pilot)
         assert list(list_hosts(ws)) == ["local"]
+
+
+@SIZES
+async def test_how_it_looks(
+    app: HafsApp, ws: Workspace, size: tuple[int, int], snapshot: SnapshotAssertion, frozen: None
+) -> None:
+    await put_jobs(ws)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_hosts(app, pilot)
+        for second in range(60):
+            app.gauges.add([reading(0, second % 40), reading(1, second // 2)])
+        await until(lambda: "GPU 1" in shown(screen.query_one("#readings")), pilot)
+        await look(pilot, snapshot)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -22,10 +23,12 @@ from hafs_tui.screens.preferences import PreferencesScreen
 from hafs_tui.widgets.code_view import CodeView
 from hafs_tui.widgets.form import FieldRow, Form
 from tests.app.conftest import SIZES, until
-from tests.app.looks import shown
+from tests.app.looks import frozen, look, shown
 from tests.app.stages import put_pairs
 from tests.app.world import put_samples
 from tests.servers.openai_server import OpenAIServer
+
+__all__ = ["frozen"]
 
 
 async def open_preferences(app: HafsApp, pilot: Pilot[None], rows: int) -> PreferencesScreen:
@@ -168,3 +171,14 @@ async def test_keys_on_an_empty_list_do_nothing(app: HafsApp, ws: Workspace, key
         await pilot.pause()
         assert app.screen is screen
         assert await ws.db.fetch_value("SELECT count(*) FROM pair_decisions") == 0
+
+
+@SIZES
+async def test_how_it_looks(
+    app: HafsApp, ws: Workspace, size: tuple[int, int], snapshot: SnapshotAssertion, frozen: None
+) -> None:
+    await put_pairs(ws)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_preferences(app, pilot, 3)
+        await until(lambda: "lda $01" in shown(screen.query_one("#right")), pilot)
+        await look(pilot, snapshot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widgets import Input, Select
 
@@ -21,9 +22,11 @@ from hafs_tui.widgets.form import FieldRow, Form
 from hafs_tui.widgets.log_view import LogView
 from hafs_tui.widgets.table import Table
 from tests.app.conftest import SIZES, until
-from tests.app.looks import shown
+from tests.app.looks import frozen, look, shown
 from tests.app.stages import put_training
 from tests.app.world import put_samples
+
+__all__ = ["frozen"]
 
 
 async def open_training(app: HafsApp, pilot: Pilot[None]) -> TrainingScreen:
@@ -162,3 +165,15 @@ async def test_keys_without_a_run_say_why(app: HafsApp, key: str) -> None:
         await pilot.press(key)
         await until(lambda: app._notifications, pilot)
         assert app.screen is screen
+
+
+@SIZES
+async def test_how_it_looks(
+    app: HafsApp, ws: Workspace, size: tuple[int, int], snapshot: SnapshotAssertion, frozen: None
+) -> None:
+    await put_training(ws)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_training(app, pilot)
+        await pilot.press("G")
+        await until(lambda: "pilot@2" in shown(screen.query_one(Facts)), pilot)
+        await look(pilot, snapshot)
