@@ -29,12 +29,17 @@ from hafs_tui.palette import ActionCommands
 from hafs_tui.sanitize import ControlFilter, sanitize
 from hafs_tui.screens import mode_screens
 from hafs_tui.themes import DARK, LIGHT
+from hafs_tui.widgets.confirm import Confirm
 from hafs_tui.widgets.help_screen import HelpScreen
 from hafs_tui.widgets.too_small import TooSmall, too_small
 
 Result = TypeVar("Result")
 
 _HANGUP = 129
+
+# Work behind the screens that only watches: nothing is lost when it ends.
+MIRROR, GAUGES, CHAT = "mirror of jobs", "gauges", "chat"
+WATCHING = (MIRROR, GAUGES, CHAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +86,15 @@ class HafsApp(App[None]):
         self.run_worker(watch(self.ws.db.data_version, self._announce), group="feed")
         self.set_interval(1.0, self._leave_if_terminal_is_gone)
         if self._live:
-            self.background.start("mirror of jobs", mirror_all(self.ws))
-            self.background.start("gauges", watch_gauges(self.ws, self.gauges))
+            self.background.start(MIRROR, mirror_all(self.ws))
+            self.background.start(GAUGES, watch_gauges(self.ws, self.gauges))
 
     async def watch_hosts(self) -> None:
         """Watch the hosts that there are now; called again when hosts.toml has changed."""
         if self._live:
-            await self.background.stop("gauges")
+            await self.background.stop(GAUGES)
             self.gauges = Gauges()
-            self.background.start("gauges", watch_gauges(self.ws, self.gauges))
+            self.background.start(GAUGES, watch_gauges(self.ws, self.gauges))
 
     def _background_failed(self, name: str, error: Exception) -> None:
         self.tell(f"{name}: {self.explain(error)}", severity="error")
@@ -157,7 +162,18 @@ class HafsApp(App[None]):
         self.refresh(layout=True)
 
     def do_quit(self) -> None:
-        self.exit()
+        """Leave, at once where nothing is lost by it, else after a question."""
+        here = [name for name in self.background.names() if name not in WATCHING]
+        if not here or isinstance(self.screen, Confirm):
+            self.exit()
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.exit()
+
+        question = f"This ends with the app: {', '.join(here)}.\nCampaigns pause and can go on later. Quit?"
+        self.push_screen(Confirm(question, "Quit"), answered)
 
     async def action_quit(self) -> None:
         self.do_quit()
