@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.demo.loop import Stage, run_demo
 from backend.settings import SettingsError, Workspace, open_workspace
 from backend.store import StoreError
 from hafs_tui.app import HafsApp
@@ -49,6 +48,8 @@ async def _run(home: Path | None, demo: Demo | None) -> int:
 
 async def _demo(workspace: Workspace, app: HafsApp, demo: Demo) -> None:
     """Every stage writes rows, and the screens show them; what each stage did is told besides."""
+    # The loop needs every room: without a demo, opening the app should not wait for them.
+    from backend.demo.loop import Stage, run_demo
 
     def told(stage: Stage) -> None:
         if app.is_running:
