@@ -62,6 +62,7 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
         super().__init__()
         self._figure = "loss"
         self._launched: str | None = None
+        self._words_of = ""
 
     def body(self) -> ComposeResult:
         yield Table(
@@ -96,9 +97,11 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
         self.query_one("#figures", Facts).set_facts(
             _facts(selected) if selected else _what_there_is(snapshot)
         )
-        self.query_one("#words", CodeView).set_blocks(
-            _blocks(selected) if selected else (), keep_position=True
-        )
+        # News of the same run leave the reader where they are; another run is read from its beginning.
+        name = selected.details.run.name if selected else ""
+        words = self.query_one("#words", CodeView)
+        words.set_blocks(_blocks(selected) if selected else (), keep_position=name == self._words_of)
+        self._words_of = name
 
     @property
     def _table(self) -> Table:
@@ -331,9 +334,7 @@ def _facts(selected: Selected) -> list[Fact]:
     facts += [
         Fact("from" if run.parent else "base", run.parent or run.base_model),
         Fact("host", f"{run.host} {selected.started.get('device', '')}"),
-        Fact(
-            "saved", f"step {checkpoints[-1].step}, {len(checkpoints)} kept" if checkpoints else "nothing yet"
-        ),
+        Fact("saved", f"step {checkpoints[-1].step}" if checkpoints else "nothing yet"),
         Fact("job", run.job_id or "-", "muted"),
     ]
     return facts
