@@ -1,0 +1,1 @@
+"""What is fast enough, measured as ratios within one run: `make bench`."""
