@@ -15,7 +15,7 @@ async def run() -> AsyncIterator[str]:
     bare = await _median("-c", "pass")
     for name, arguments in (("--help", ["--help"]), ("campaign --help", ["campaign", "--help"])):
         seconds = await _median("-m", "hafs_tui", *arguments)
-        yield f"hafs-tui {name}: {seconds * 1000:.0f} ms, a bare interpreter {bare * 1000:.0f}, ratio {seconds / bare:.1f}"
+        yield f"hafs-tui {name}: {seconds * 1000:.0f} ms, bare Python {bare * 1000:.0f} ms, ratio {seconds / bare:.1f}"
 
 
 async def _median(*arguments: str) -> float:
