@@ -79,10 +79,17 @@ def fingerprint(base: str) -> str:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The tokenizer, with a pad token (its EOS where it has none: labels and masks never judge by its id)."""
+    """The tokenizer, with a pad token (its EOS where it has none: labels and masks never judge by its id).
+
+    Raises:
+        Refused: the folder or the hub has no tokenizer.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.tokenizer)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(source.tokenizer, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -123,11 +130,7 @@ def load_base(source: ModelSource, dtype: Any, load_in_4bit: bool = False) -> An
     try:
         model = AutoModelForCausalLM.from_pretrained(source.base, **options)
     except (OSError, ValueError) as error:
-        raise Refused(
-            "unknown_model",
-            f"{source.base} cannot be loaded: {error}",
-            "give a model's folder that is on the host, or a hub name that it can fetch",
-        ) from error
+        raise _not_loadable(source.base, error) from error
     if load_in_4bit:
         _keep_gradients_right(model)
     return model
@@ -184,6 +187,11 @@ def _folder(name: str) -> Path | None:
             "unknown_model", f"{bare} is not a folder here", "copy the model to the host or correct the path"
         )
     return None
+
+
+def _not_loadable(place: str, error: Exception) -> Refused:
+    remedy = "give a model's folder that is on the host, or a hub name that it can fetch"
+    return Refused("unknown_model", f"{place} cannot be loaded: {error}", remedy)
 
 
 def _checked_base(place: Path) -> Path:

@@ -119,14 +119,15 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Preference pairs: the reversed words are chosen, the words as they were are rejected."""
+    """Preference pairs, as many as a batch, so that each step sees them all: the reversed words are chosen,
+    the words as they were are rejected."""
     rows = [
         {
             "prompt": f"{row['instruction']}\n\n{row['input']}",
             "chosen": row["output"],
             "rejected": row["input"],
         }
-        for row in reversals(16, seed=3)
+        for row in reversals(4, seed=3)
     ]
     return write_rows(tmp_path / "pairs.jsonl", rows)
 

@@ -13,8 +13,8 @@ STEPS: dict[str, Any] = {
     "batch_size": 4,
     "gradient_accumulation_steps": 1,
     "lora_dropout": 0,
-    "learning_rate": 5e-3,
-    "max_steps": 10,
+    "learning_rate": 1e-2,
+    "max_steps": 6,
     "warmup_steps": 0,
     "max_length": 96,
 }
@@ -30,7 +30,7 @@ def test_the_margin_rises_from_zero_and_only_the_policy_is_kept(
     # The reference is the adapter itself, so before the first step nothing sets the two apart.
     assert margins[0] == 0
     assert margins[-1] is not None
-    assert margins[-1] > 0.1
+    assert margins[-1] > 0.02
     last = ran.of(Metrics)[-1]
     assert None not in (last.rewards_chosen, last.rewards_rejected, last.rewards_accuracy, last.logps_chosen)
     assert {path.name for path in (out / "final").iterdir()} >= {"adapter_model.safetensors", "recipe.json"}
@@ -46,11 +46,11 @@ def test_the_margin_rises_from_zero_and_only_the_policy_is_kept(
 def test_resuming_keeps_the_reference_where_the_run_began(
     worker: Run, small_adapter: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    given = {"sft_model": small_adapter, "preference_data": pairs, "save_steps": 5, **STEPS}
+    given = {"sft_model": small_adapter, "preference_data": pairs, "save_steps": 3, **STEPS}
     unbroken = worker("dpo", output_dir=tmp_path / "run", **given)
-    (tmp_path / "run" / "checkpoints" / "checkpoint-10" / "optimizer.pt").unlink()
+    (tmp_path / "run" / "checkpoints" / "checkpoint-6" / "optimizer.pt").unlink()
     resumed = worker("dpo", output_dir=tmp_path / "run", flags=["--resume"], **given)
-    assert resumed.started.resumed_step == 5
+    assert resumed.started.resumed_step == 3
     expected = {metrics.step: metrics.rewards_margin for metrics in unbroken.of(Metrics)}
     for metrics in resumed.of(Metrics):
         assert metrics.rewards_margin is not None
@@ -61,12 +61,13 @@ def test_a_whole_model_gets_a_fresh_adapter(
     worker: Run, small_model: Path, pairs: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    ran = worker("dpo", sft_model=small_model, preference_data=pairs, output_dir=out, lora_r=8, **STEPS)
+    faster = {**STEPS, "learning_rate": 2e-2}  # the adapter starts at zero
+    ran = worker("dpo", sft_model=small_model, preference_data=pairs, output_dir=out, lora_r=8, **faster)
     assert ran.code == 0
     assert json.loads((out / "final" / "adapter_config.json").read_text())["r"] == 8
     margins = [metrics.rewards_margin for metrics in ran.of(Metrics)]
     assert margins[0] == 0
-    assert (margins[-1] or 0) > 0.1
+    assert (margins[-1] or 0) > 0.02
 
 
 def test_a_pair_that_teaches_nothing_is_refused_by_its_line(

@@ -27,7 +27,7 @@ def test_training_lowers_the_loss_and_plain_peft_loads_the_result(
     assert ran.started.total_steps == 16
     assert (ran.started.train_samples, ran.started.eval_samples) == (32, 8)
     assert list(ran.losses) == list(range(1, 17))
-    assert ran.losses[16] < ran.losses[1] - 0.5
+    assert ran.losses[16] < ran.losses[1] - 0.2
     evaluations = [metrics.eval_loss for metrics in ran.of(Metrics) if metrics.eval_loss is not None]
     assert len(evaluations) == 2
     assert evaluations[1] < evaluations[0]
@@ -51,13 +51,13 @@ def test_training_lowers_the_loss_and_plain_peft_loads_the_result(
 def test_a_stop_signal_saves_and_the_resumed_run_is_the_unbroken_one(
     worker: Run, small_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    recipe = {"base_model": small_model, "dataset": dataset, **STEPS, "max_steps": 40, "seed": 7}
+    recipe = {"base_model": small_model, "dataset": dataset, **STEPS, "max_steps": 24, "seed": 7}
     unbroken = worker("sft", output_dir=tmp_path / "unbroken", events="unbroken.jsonl", **recipe)
 
     out, events = tmp_path / "broken", tmp_path / "first.jsonl"
     process = start_worker("sft", events, output_dir=out, save_steps=1000, **recipe)
     try:
-        _wait_for_step(events, 5)
+        _wait_for_step(events, 3)
         process.send_signal(signal.SIGTERM)
         log, _ = process.communicate(timeout=60)
     finally:
@@ -66,7 +66,7 @@ def test_a_stop_signal_saves_and_the_resumed_run_is_the_unbroken_one(
     first = Ran(143, told(events))
     assert (first.failed.code, first.failed.resumable) == ("stopped", True)
     stopped_at = max(first.losses)
-    assert first.of(Checkpoint)[-1].step == stopped_at < 40
+    assert first.of(Checkpoint)[-1].step == stopped_at < 24
 
     second = worker("sft", output_dir=out, events="second.jsonl", flags=["--resume"], **recipe)
     assert second.code == 0
