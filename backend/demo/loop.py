@@ -18,6 +18,7 @@ from backend.datasets.building import build
 from backend.datasets.catalog import find
 from backend.deployment.chat import chat
 from backend.deployment.folders import deploy_folder
+from backend.deployment.gguf import convert_to_gguf
 from backend.deployment.serving import serve_gguf
 from backend.evaluation.report import verdict_words
 from backend.evaluation.running import compare_models, evaluation_document, run_evaluation
@@ -39,6 +40,8 @@ from backend.training.runs import run_metrics, show_run, start_dpo, start_sft
 
 DOMAIN = BENCHMARK = "opcodes"
 SFT, DPO, DATASET, DEPLOYMENT = "demo-sft", "demo-dpo", "demo", "demo-coder"
+# Hot enough that the fine-tuned model's answers differ: pairs come from prompts where some are wrong.
+TEMPERATURES = (1.0, 1.2, 1.5)
 CAMPAIGNS = (("demo-steady", "embedded", 0.2), ("demo-lively", "openai", 0.8))
 
 
@@ -168,7 +171,7 @@ async def _fine_tune(demo: _Demo) -> Stage:
     given: dict[str, str | int] = {"base_model": base.name}
     if demo.size.sft_steps:
         given["max_steps"] = demo.size.sft_steps
-    values = recipe_values(demo.ws, "sft", "cpu", given)
+    values = recipe_values(demo.ws, "sft", "demo_sft", given)
     run = await start_sft(demo.ws, demo.host, values, dataset=DATASET, name=SFT)
     await _trained(demo, run)
     losses = [v for _, v in (await run_metrics(demo.ws, SFT, ["loss"]))["loss"] if v is not None]
@@ -227,10 +230,20 @@ async def _prefer(demo: _Demo) -> Stage:
         if done % 20 == 0:
             demo.tell(f"{done}/{total} candidates")
 
+    demo.tell("merging and converting the fine-tuned model ...")
+    gguf = await convert_to_gguf(demo.ws, f"run:{SFT}")
     made = await generate_pairs(
-        demo.ws, model=f"run:{SFT}", num_samples=demo.size.prompts, scorer="reference", dataset=DATASET, batch="demo",
-        candidates_per_prompt=demo.size.candidates, temperatures=(0.7, 1.0, 1.3), max_tokens=16, on_progress=tell,
-    )  # fmt: skip
+        demo.ws,
+        model=f"gguf:{gguf.name}",
+        num_samples=demo.size.prompts,
+        scorer="reference",
+        dataset=DATASET,
+        batch="demo",
+        candidates_per_prompt=demo.size.candidates,
+        temperatures=TEMPERATURES,
+        max_tokens=24,
+        on_progress=tell,
+    )
     if made.pairing.pairs == 0:
         raise DemoFailed("no pairs: every candidate of every prompt scored the same")
     await accept_by_policy(demo.ws, "demo", "demo: the computed reference decides")
@@ -243,7 +256,7 @@ async def _prefer(demo: _Demo) -> Stage:
 
 
 async def _fine_tune_again(demo: _Demo) -> Stage:
-    values = recipe_values(demo.ws, "dpo", "dpo-cpu", {"max_steps": demo.size.dpo_steps})
+    values = recipe_values(demo.ws, "dpo", "demo_dpo", {"max_steps": demo.size.dpo_steps})
     run = await start_dpo(
         demo.ws,
         demo.host,
