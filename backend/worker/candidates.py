@@ -43,7 +43,7 @@ def work(parameters: CandidatesParameters, session: Session) -> Done:
             load_seconds=session.seconds(),
         )
     )
-    session.can_save = True
+    session.can_save = session.resumable = True
     # Each resumed part draws anew: with one seed for all, it would repeat the first part's noise.
     torch.manual_seed(parameters.seed + len(prompts) - len(remaining))
     sampling = Sampling(

@@ -85,8 +85,9 @@ def work(parameters: EvaluateParameters, session: Session) -> Done:
             load_seconds=session.seconds(),
         )
     )
-    session.can_save = True
+    session.can_save = session.resumable = True
     _answer_items(model, tokenizer, remaining, len(items), parameters, session)
+    session.can_save = False
     if heldout:
         session.events.emit(_perplexity(model, tokenizer, heldout, parameters))
     return Done(artifact=str(_write_answers(session, parameters)), seconds=session.seconds())

@@ -58,19 +58,25 @@ class Stopped(BaseException):
 
 @dataclass
 class Session:
-    """What a worker's work gets: where to tell, whether to resume, and whether to stop."""
+    """What a worker's work gets: where to tell, whether to resume, and whether to stop.
+
+    The work says in turn when a stop can wait until it has saved (`can_save`), and whether what is on disk
+    can be gone on from (`resumable`).
+    """
 
     events: EventWriter
     resume: bool
     started: float = field(default_factory=time.monotonic)
     stop_requested: bool = False
     can_save: bool = False
+    resumable: bool = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """First signal: finish the step and save, where that is possible. Otherwise end now."""
-        if self.stop_requested or not self.can_save:
-            raise Stopped(False, f"stopped by signal {number} before there was anything to save")
-        self.stop_requested = True
+        """The first signal, while the work can save: it finishes its step and saves. Any other ends it now."""
+        if self.can_save and not self.stop_requested:
+            self.stop_requested = True
+            return
+        raise Stopped(self.resumable, f"stopped by signal {number}")
 
     def warn(self, code: str, message: str, remedy: str = "") -> None:
         """Tells of something doubtful, in the log and as an event."""
@@ -96,7 +102,7 @@ def run(kind: Kind, work: Work, argv: list[str] | None = None) -> int:
     _quiet_threads()
     path = arguments.events or os.environ.get(ENVIRONMENT, "") or _own_events_file(job)
     with EventWriter.from_environment(path) as events:
-        session = Session(events, job.resume)
+        session = Session(events, job.resume, resumable=job.resume)
         with _signals_to(session):
             return _work(work, job, session)
 

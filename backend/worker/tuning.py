@@ -148,7 +148,7 @@ def train(
     """
     trainer.add_callback(event_callback(session))
     _announce(trainer, prepared, session, resume_from)
-    session.can_save = True
+    session.can_save = session.resumable = True
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     session.can_save = False
     state = trainer.state
