@@ -1,7 +1,8 @@
 """Who may write for a resource ("campaign:NAME", "job:ID"): an owner and its heartbeat.
 
 A lease is free when nobody holds it, when its holder is a process of this machine that no longer
-lives, or when the heartbeat is older than `EXPIRY_S`.
+lives, or when the heartbeat is older than `EXPIRY_S`. Whoever can no longer renew its own stops working:
+after a sleep of the machine, or on a disk that stays full, somebody else may hold it by then.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import psutil
 
 from backend.store.clock import now
-from backend.store.connection import Database, Queries, Transaction
+from backend.store.connection import Database, Queries, StoreError, Transaction
 
 HEARTBEAT_S = 3.0
 EXPIRY_S = 20.0
+# Linux counts start times from a boot time that moves as the clock is set: equal to within seconds is equal.
+_SAME_START_S = 5.0
 
 
 class LeaseHeldError(Exception):
@@ -36,7 +39,7 @@ def _lives(owner: str) -> bool:
     if host != socket.gethostname():
         return True
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < _SAME_START_S
     except psutil.NoSuchProcess:
         return False
 
@@ -67,7 +70,8 @@ async def take(transaction: Transaction, resource: str, owner: str) -> None:
 async def hold(database: Database, resource: str) -> AsyncIterator[None]:
     """Hold the lease of `resource` for the block, renewing its heartbeat.
 
-    Raises LeaseHeldError when another process, or another task of this one, holds it.
+    Raises LeaseHeldError when another process, or another task of this one, holds it. A lease that is lost
+    while the block runs ends the block: it is cancelled, and LeaseHeldError or StoreError says why.
     """
     owner = this_process()
     async with database.transaction() as transaction:
@@ -76,21 +80,44 @@ async def hold(database: Database, resource: str) -> AsyncIterator[None]:
                 f"{resource} is already being worked on; watch it, or end that process first"
             )
         await take(transaction, resource, owner)
+    worker = asyncio.current_task()
+    assert worker is not None  # noqa: S101 - a coroutine runs in a task
+    lost: list[Exception] = []
 
     async def renew() -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            async with database.transaction() as transaction:
-                await take(transaction, resource, owner)
+        try:
+            await _renew(database, resource, owner)
+        except Exception as error:
+            lost.append(error)
+            worker.cancel()
 
     heart = asyncio.create_task(renew(), name=f"lease {resource}")
     try:
-        yield
-    finally:
-        heart.cancel()
-        with suppress(asyncio.CancelledError):
-            await heart
-        async with database.transaction() as transaction:
-            await transaction.execute(
-                "DELETE FROM leases WHERE resource = ? AND owner = ?", (resource, owner)
-            )
+        try:
+            yield
+        finally:
+            heart.cancel()
+            await asyncio.gather(heart, return_exceptions=True)
+            async with database.transaction() as transaction:
+                await transaction.execute(
+                    "DELETE FROM leases WHERE resource = ? AND owner = ?", (resource, owner)
+                )
+    except (asyncio.CancelledError, StoreError):
+        if lost and worker.uncancel() == 0:
+            raise lost[0] from None
+        raise
+
+
+async def _renew(database: Database, resource: str, owner: str) -> None:
+    """Keep the lease fresh until cancelled. Raises LeaseHeldError when another took it, StoreError when it
+    could not be written for so long that another may."""
+    renewed = now()
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        try:
+            async with database.transaction() as transaction:
+                await take(transaction, resource, owner)
+            renewed = now()
+        except StoreError:
+            if now() - renewed > EXPIRY_S - HEARTBEAT_S:
+                raise

@@ -138,6 +138,36 @@ async def test_a_lease_is_one_owners_until_it_ends_or_dies(tmp_path: Path) -> No
     await database.close()
 
 
+async def test_an_owner_whose_lease_another_took_stops_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
+    database = await open_database(tmp_path / "hafs.db")
+
+    async def work() -> None:
+        async with leases.hold(database, "campaign:a"):
+            async with database.transaction() as transaction:
+                # As after a sleep of the machine: the lease had expired, and somebody else is at work.
+                await transaction.execute("UPDATE leases SET owner = 'elsewhere:1:1.00'")
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    async with asyncio.timeout(10):
+        with pytest.raises(LeaseHeldError, match="elsewhere"):
+            await task
+    assert await leases.holder(database, "campaign:a") == "elsewhere:1:1.00"
+    await database.close()
+
+
+async def test_an_owner_whose_clock_was_set_a_little_still_lives(tmp_path: Path) -> None:
+    database = await open_database(tmp_path / "hafs.db")
+    place, _, started = leases.this_process().rpartition(":")
+    async with database.transaction() as transaction:
+        await leases.take(transaction, "campaign:a", f"{place}:{float(started) + 1:.2f}")
+    assert await leases.holder(database, "campaign:a") is not None
+    await database.close()
+
+
 async def test_a_backup_is_whole_while_others_write(tmp_path: Path) -> None:
     path = tmp_path / "hafs.db"
     await _campaign(path, "a")
