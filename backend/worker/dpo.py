@@ -10,6 +10,7 @@ from backend.contract.recipe import DpoRecipe
 from backend.contract.rows import Messages, preference_messages
 from backend.worker.data import eval_file, read_rows, sha256, train_file
 from backend.worker.models import ModelSource, attach_adapter, find_model, load_base, load_tokenizer
+from backend.worker.preflight import check_pairs
 from backend.worker.run import Session, run
 from backend.worker.text import as_text
 from backend.worker.tuning import (
@@ -55,6 +56,7 @@ def work(recipe: DpoRecipe, session: Session) -> Done:
         processing_class=tokenizer,
         peft_config=None if source.adapter else fresh_adapter(recipe),
     )
+    check_pairs(trainer, len(pairs), session)
     prepared = Prepared("dpo", source, sha256(data), len(pairs))
     return train(trainer, recipe, prepared, session, resume_from)
 

@@ -10,8 +10,9 @@ from backend.contract.recipe import SftRecipe
 from backend.contract.rows import Messages, training_messages
 from backend.worker.data import eval_file, read_rows, sha256, train_file
 from backend.worker.models import find_model, load_base, load_tokenizer
+from backend.worker.preflight import check_labels
 from backend.worker.run import Refused, Session, run
-from backend.worker.text import as_text, end_tokens
+from backend.worker.text import as_text
 from backend.worker.tuning import (
     Prepared,
     checkpoint_to_resume,
@@ -20,8 +21,6 @@ from backend.worker.tuning import (
     train,
     training_arguments,
 )
-
-_CHECKED_ROWS = 2000
 
 
 def work(recipe: SftRecipe, session: Session) -> Done:
@@ -61,43 +60,6 @@ def work(recipe: SftRecipe, session: Session) -> Done:
     return train(trainer, recipe, prepared, session, resume_from)
 
 
-def check_labels(trainer: Any, rows: int, session: Session) -> None:
-    """Looks at what will really be trained on: the answers are there and end with an end token.
-
-    Judged by the label mask, so a pad token that is also the end token (as SmolLM2's) does no harm.
-
-    Raises:
-        Refused: no row trains an end token, so the model would never learn to stop; or no row is left.
-    """
-    kept = len(trainer.train_dataset)
-    if kept == 0:
-        raise Refused("nothing_to_train", "every prompt alone fills max_length", "raise max_length")
-    if kept < rows:
-        session.warn(
-            "dropped", f"{rows - kept} of {rows} rows: their prompt fills max_length", "raise max_length"
-        )
-    ends = end_tokens(trainer.model, trainer.processing_class)
-    sample = trainer.train_dataset.select(range(min(kept, _CHECKED_ROWS)))
-    without = [
-        row for row in sample if not ends.intersection(label for label in row["labels"] if label != -100)
-    ]
-    cut = sum(len(row["input_ids"]) >= trainer.args.max_length for row in without)
-    if len(without) == len(sample) and cut < len(without):
-        names = trainer.processing_class.convert_ids_to_tokens(sorted(ends))
-        raise Refused(
-            "eos_not_trained",
-            f"no answer ends with an end token ({', '.join(names)}): the model would never learn to stop",
-            "use the instruct model of this family, or correct its chat template or eos_token",
-        )
-    if without:
-        session.warn(
-            "eos_not_trained",
-            f"{len(without)} of {len(sample)} checked rows train no end token, {cut} of them cut by max_length",
-            "raise max_length, or shorten these answers",
-        )
-    _show(trainer)
-
-
 def _columns(rows: list[tuple[Messages, Messages]], tokenizer: Any, session: Session) -> list[dict[str, Any]]:
     """Rows in TRL's columns; as plain text where the model has no chat template."""
     if tokenizer.chat_template:
@@ -106,15 +68,6 @@ def _columns(rows: list[tuple[Messages, Messages]], tokenizer: Any, session: Ses
     return [
         {"prompt": as_text(prompt), "completion": completion[-1]["content"]} for prompt, completion in rows
     ]
-
-
-def _show(trainer: Any) -> None:
-    """The first row as it is trained, in the log: what is masked, and what is learnt."""
-    row = trainer.train_dataset[0]
-    decode = trainer.processing_class.decode
-    learnt = [label for label in row["labels"] if label != -100]
-    masked = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
-    print(f"first row, masked: {decode(masked)!r}\nfirst row, trained: {decode(learnt)!r}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

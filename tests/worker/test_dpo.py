@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from backend.contract.events import Metrics
+from backend.contract.events import Metrics, Warned
 from tests.worker.conftest import Run, write_rows
 
 STEPS: dict[str, Any] = {
@@ -78,3 +78,23 @@ def test_a_pair_that_teaches_nothing_is_refused_by_its_line(
     ran = worker("dpo", sft_model=small_adapter, preference_data=data, output_dir=tmp_path / "run", **STEPS)
     assert (ran.code, ran.failed.code) == (2, "broken_data")
     assert "line 2: chosen and rejected are the same" in ran.failed.message
+
+
+def test_what_max_length_cuts_is_told_and_nothing_left_is_refused(
+    worker: Run, small_adapter: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        {"prompt": "Q", "chosen": "lda " * 90, "rejected": "B"},
+        {"prompt": "sta " * 90, "chosen": "A", "rejected": "B"},
+    ]
+    given = {"sft_model": small_adapter, **STEPS, "max_length": 64, "max_steps": 1}
+    data = write_rows(tmp_path / "long.jsonl", rows)
+    ran = worker("dpo", preference_data=data, output_dir=tmp_path / "run", **given)
+    assert [warned.message.split(";")[0] for warned in ran.of(Warned)] == [
+        "1 of 3 rows: their prompt fills max_length",
+        "max_length cuts 1 of 2 checked pairs",
+    ]
+    data = write_rows(tmp_path / "none.jsonl", rows[2:])
+    ran = worker("dpo", preference_data=data, output_dir=tmp_path / "none", **given)
+    assert (ran.code, ran.failed.code) == (2, "nothing_to_train")

@@ -124,6 +124,10 @@ def test_what_max_length_cuts_is_told(worker: Run, small_model: Path, tmp_path: 
     assert dropped.message.startswith("1 of 8 rows")
     assert cut.message.startswith("1 of 7 checked rows train no end token, 1 of them cut")
 
+    data = write_rows(tmp_path / "none.jsonl", long[1:])
+    ran = worker("sft", base_model=small_model, dataset=data, output_dir=tmp_path / "none", **recipe)
+    assert (ran.code, ran.failed.code) == (2, "nothing_to_train")
+
 
 def test_a_loss_that_is_no_number_ends_the_run(
     worker: Run, small_model: Path, dataset: Path, tmp_path: Path
