@@ -15,6 +15,7 @@ from textual import events
 from textual.app import App
 from textual.binding import BindingType
 from textual.command import CommandPalette
+from textual.driver import Driver
 
 from backend.hosts.gauges import Gauges, watch_gauges
 from backend.hosts.mirror import mirror_all
@@ -22,6 +23,7 @@ from backend.settings import Workspace
 from hafs_tui.actions import MODES, of_group
 from hafs_tui.background import Background
 from hafs_tui.crash import write_crash
+from hafs_tui.driver import surviving
 from hafs_tui.feed import Changed, watch
 from hafs_tui.keymap import Keymap, action_bindings, action_of, changes, make_keymap, mode_bindings
 from hafs_tui.mode_screen import ModeScreen
@@ -78,6 +80,9 @@ class HafsApp(App[None]):
         self.theme = LIGHT.name if ws.settings.app.theme == "light" else DARK.name
         self.crash_log: Path | None = None
         background.told = self._background_failed
+
+    def get_driver_class(self) -> type[Driver]:
+        return surviving(super().get_driver_class())
 
     def on_mount(self) -> None:
         self.set_keymap(changes(self.keymap))

@@ -20,7 +20,7 @@ class TooSmall(ModalScreen[None]):
     """Says how large the terminal is and must be; goes by itself when it has grown."""
 
     DEFAULT_CSS = """
-    TooSmall { background: $background; align: center middle; }
+    TooSmall { align: center middle; }
     TooSmall Static { width: 1fr; height: auto; text-align: center; }
     """
 

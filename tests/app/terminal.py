@@ -22,6 +22,12 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; from pathlib import Path; from hafs_tui.run import run_app; sys.exit(run_app(Path(sys.argv[1])))"
 
 
+def _take_terminal() -> None:
+    """Lead a session whose terminal is standard input, so that its end is heard."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """Runs the app on the workspace `home` in a terminal of `columns` by `rows`."""
 
@@ -47,9 +53,10 @@ class Terminal:
             stderr=slave,
             cwd=ROOT,
             env=settings,
-            start_new_session=True,
+            preexec_fn=_take_terminal,
         )
         os.close(slave)
+        self._open = True
 
     def __enter__(self) -> Terminal:
         return self
@@ -60,7 +67,13 @@ class Terminal:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-        os.close(self._master)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Take the terminal away, as a closed window or a lost connection does."""
+        if self._open:
+            self._open = False
+            os.close(self._master)
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
@@ -94,6 +107,14 @@ class Terminal:
         while words not in self.text():
             assert time.monotonic() < deadline, f"{words!r} never came; the terminal shows:\n{self.text()}"
             self.read(0.1)
+
+    def until_output(self, wanted: bytes, seconds: float = 60) -> None:
+        """Read until `wanted` has come since now."""
+        got = b""
+        deadline = time.monotonic() + seconds
+        while wanted not in got:
+            assert time.monotonic() < deadline, f"{wanted!r} never came"
+            got += self.read(0.1)
 
     def ended(self, seconds: float = 60) -> int:
         """The exit status, once the program has ended."""

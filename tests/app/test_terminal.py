@@ -90,6 +90,29 @@ def test_a_signal_restores_the_terminal_and_is_the_status(tmp_path: Path, number
         assert LEAVE_ALTERNATE_SCREEN in terminal.output
 
 
+def test_a_terminal_that_hangs_up_ends_the_program(tmp_path: Path) -> None:
+    """The kernel sends SIGHUP and SIGCONT; each of several tries must end, whichever is seen first."""
+    for _ in range(3):
+        with Terminal(tmp_path) as terminal:
+            terminal.until("[1 Overview]")
+            terminal.process.send_signal(signal.SIGCONT)
+            terminal.hang_up()
+            assert terminal.process.wait(timeout=30) == 128 + signal.SIGHUP
+
+
+def test_a_stop_is_continued(tmp_path: Path) -> None:
+    with Terminal(tmp_path) as terminal:
+        terminal.until("[1 Overview]")
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.until_output(LEAVE_ALTERNATE_SCREEN)
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until_output(b"\x1b[?1049h")
+        terminal.type("2")
+        terminal.until("[2 Campaigns]")
+        terminal.type("q")
+        assert terminal.ended() == 0
+
+
 def test_a_crash_is_a_failure_with_a_log_and_without_secrets(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from hafs_tui.run import run_app\n"
