@@ -96,6 +96,12 @@ class ModeScreen(Screen[None], Generic[Snapshot]):
     def _mode_clicked(self, message: TitleBar.Chosen) -> None:
         self.hafs.action_open_mode(message.mode)
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether a person can see this screen, perhaps under a dialog. An app that is closing takes the
+        widgets of a screen away before its timers and workers, which must not look for them then."""
+        return self.app.is_running and self.is_current
+
     def read_everything(self) -> None:
         """What the person's own Refresh does; a screen that keeps more than its snapshot extends it."""
         self.read_again()
@@ -109,11 +115,11 @@ class ModeScreen(Screen[None], Generic[Snapshot]):
 
     async def _read_while_stale(self) -> None:
         try:
-            while self._stale and self.is_current:
+            while self._stale and self.is_shown:
                 self._stale = False
                 began = time.monotonic()
                 snapshot = await self.read()
-                if not self.is_mounted:
+                if not (self.is_mounted and self.app.is_running):
                     return
                 self.snapshot = snapshot
                 self.show(snapshot)

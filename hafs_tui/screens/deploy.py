@@ -98,7 +98,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
         self.set_interval(CHECKED_EVERY_S, self._check_again)
 
     def _check_again(self) -> None:
-        if self.is_current:
+        if self.is_shown:
             self.read_again()
 
     async def read(self) -> DeploySnapshot:
@@ -198,7 +198,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
 
     def _say_progress(self, name: str, what: str, done: int, total: int) -> None:
         self._under_way[name] = f"{what} {fmt.percent(done / total)}" if total else what
-        if self.is_current:
+        if self.is_shown:
             self._show_lineage()
 
     def _model_field(self) -> Field:
@@ -381,7 +381,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
     def _show_chat(self) -> None:
         conversation = self._conversation
         if (
-            not self.is_current
+            not self.is_shown
             or conversation is None
             or self._chat_seen == (conversation, conversation.version)
         ):

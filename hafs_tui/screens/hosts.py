@@ -149,7 +149,7 @@ class HostsScreen(ModeScreen[HostsSnapshot]):
     def _show_gauges(self) -> None:
         readings, snapshot = self._table("#readings"), self.snapshot
         seen = (self.hafs.gauges.version, self.selected or "", readings.width)
-        if not self.is_current or snapshot is None or seen == self._seen:
+        if not self.is_shown or snapshot is None or seen == self._seen:
             return
         self._seen = seen
         gauges = self.hafs.gauges

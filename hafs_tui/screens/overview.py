@@ -104,7 +104,7 @@ class OverviewScreen(ModeScreen[OverviewSnapshot]):
 
     def _show_gauges(self) -> None:
         gauges = self.hafs.gauges
-        if not self.is_current or gauges.version == self._gauges_seen:
+        if not self.is_shown or gauges.version == self._gauges_seen:
             return
         self._gauges_seen = gauges.version
         facts = [fact for reading in gauges.latest() for fact in reading_facts(reading)]
