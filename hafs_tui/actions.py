@@ -166,6 +166,11 @@ _TRAINING = (
     Action(
         "training.previous_figure", "M", "Figure back", "Draw the previous figure.", (Need.RUN,), footer=False
     ),
+    Action(
+        "training.check", "c", "Check", "Look for leaks in a dataset version.", (Need.DATASET,), footer=False
+    ),
+    Action("training.import", "i", "Import", "Read a folder or file as a version.", footer=False),
+    Action("training.export", "e", "Export", "Write a version as files.", (Need.DATASET,), footer=False),
     Action("training.base", "b", "Base", "Make a trainable base model from a GGUF.", footer=False),
 )
 
@@ -178,7 +183,7 @@ _EVALUATION = (
 )
 
 _DEPLOY = (
-    Action("deploy.serve", "n", "Serve", "Serve a model as GGUF from this app, on loopback.", (Need.MODEL,)),
+    Action("deploy.serve", "n", "Serve", "Serve a model as GGUF from this app, on loopback."),
     Action(
         "deploy.chat",
         "c",
@@ -186,8 +191,8 @@ _DEPLOY = (
         "Write to the selected deployment.",
         (Need.DEPLOYMENT, Need.DEPLOYMENT_TALKS),
     ),
-    Action("deploy.folder", "f", "Folder", "Write a merged Hugging Face folder.", (Need.MODEL,)),
-    Action("deploy.ollama", "o", "Ollama", "Create a tag on an Ollama server.", (Need.MODEL,)),
+    Action("deploy.folder", "f", "Folder", "Write a merged Hugging Face folder."),
+    Action("deploy.ollama", "o", "Ollama", "Create a tag on an Ollama server."),
     Action("deploy.stop", "x", "Stop", "Stop the deployment.", (Need.DEPLOYMENT, Need.DEPLOYMENT_RUNS)),
     Action(
         "deploy.rollback", "r", "Rollback", "Bring the version before back.", (Need.DEPLOYMENT,), footer=False

@@ -12,21 +12,23 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 
-from backend.datasets.building import build
+from backend.datasets.checking import CheckReport
 from backend.hosts.catalog import list_hosts
 from backend.hosts.jobs import cancel_job
 from backend.store import campaigns
+from backend.store.datasets import DatasetVersion
 from backend.store.jobs import ENDED
 from backend.store.runs import Run
-from backend.store.samples import Filter
 from backend.training.bases import BUNDLED_BASE, prepare_base
 from backend.training.recipes import Preset, presets
 from backend.training.runs import resume_run, start_dpo, start_sft
 from hafs_tui import format as fmt
 from hafs_tui.actions import Need
 from hafs_tui.mode_screen import ModeScreen, mode_keys
+from hafs_tui.screens.dataset_forms import build_form, check_form, export_form, import_form, report_lines
 from hafs_tui.screens.job_log import JobLog
 from hafs_tui.screens.recipe_fields import recipe_fields, recipe_given
+from hafs_tui.screens.report import Report
 from hafs_tui.snapshots.training import Selected, TrainingSnapshot, figures_of, read
 from hafs_tui.widgets.chart import Chart
 from hafs_tui.widgets.code_view import Block, CodeView
@@ -76,7 +78,7 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
                 Column("Host", 9),
                 Column("Base", 14),
             ],
-            empty="No run yet. d builds a dataset from approved samples, n trains on it.",
+            empty="No run yet. d builds a dataset, i imports one, b makes a base, n trains.",
             id="runs",
         )
         with Horizontal(classes="middle"):
@@ -183,29 +185,26 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
             )
 
     def do_dataset(self) -> None:
-        self.work(campaigns.every(self.ws.db), self._ask_dataset)
+        self.work(
+            campaigns.every(self.ws.db),
+            lambda found: self.app.push_screen(build_form(self.ws, found), self._told),
+        )
 
-    def _ask_dataset(self, found: list[campaigns.Campaign]) -> None:
-        names = [(one.name, one.name) for one in found]
-        fields = (
-            Field("name", "Name", help="A name that is there already gets its next version."),
-            Field("campaigns", "Campaigns", Kind.CHOICES, (), choices=names, required=False,
-                  help="None means all, and samples that were imported."),
-            Field("domain", "Domain", required=False),
-            Field("min_score", "Score at least", Kind.FLOAT, required=False),
-            Field("seed", "Seed of the split", Kind.INT, 42),
-        )  # fmt: skip
+    def do_import(self) -> None:
+        self.app.push_screen(import_form(self.ws), self._told)
 
-        async def make(answers: Answers) -> str:
-            domain, least = answers.optional_text("domain"), answers.optional_number("min_score")
-            filters = [
-                Filter(campaign=campaign, domain=domain, states=("approved",), min_score=least)
-                for campaign in (answers.several("campaigns") or (None,))
-            ]
-            made = await build(self.ws, answers.text("name"), filters, seed=answers.integer("seed"))
-            return f"{made.name}@{made.version}: {made.train} train, {made.val} val, {made.test} test"
+    def do_export(self) -> None:
+        self.app.push_screen(export_form(self.ws, self._versions()), self._told)
 
-        self.app.push_screen(Form("Build a dataset", fields, make, send="Build"), self._told)
+    def do_check(self) -> None:
+        def checked(report: CheckReport | None) -> None:
+            if report is not None:
+                self.app.push_screen(Report(f"Check of {report.name}@{report.version}", report_lines(report)))
+
+        self.app.push_screen(check_form(self.ws, self._versions()), checked)
+
+    def _versions(self) -> Sequence[DatasetVersion]:
+        return self.snapshot.datasets if self.snapshot is not None else ()
 
     def do_base(self) -> None:
         fields = (
@@ -342,7 +341,10 @@ def _facts(selected: Selected) -> list[Fact]:
 
 def _what_there_is(snapshot: TrainingSnapshot) -> list[Fact]:
     return [
-        Fact("approved", f"{fmt.count(snapshot.approved)} samples"),
+        Fact(
+            "approved",
+            f"{fmt.count(snapshot.approved)} samples" if snapshot.approved else "none: 3 reviews some",
+        ),
         Fact(
             "datasets",
             ", ".join(f"{one.name}@{one.version}" for one in snapshot.datasets) or "none: d builds one",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
@@ -13,6 +16,7 @@ from backend.settings import Workspace
 from backend.store import datasets, jobs, runs
 from hafs_tui.app import HafsApp
 from hafs_tui.screens.job_log import JobLog
+from hafs_tui.screens.report import Report
 from hafs_tui.screens.training import TrainingScreen
 from hafs_tui.widgets.chart import Chart
 from hafs_tui.widgets.code_view import CodeView
@@ -98,6 +102,37 @@ async def test_a_dataset_is_built_from_a_form(app: HafsApp, ws: Workspace) -> No
         (version,) = await datasets.every(ws.db)
         assert (version.name, version.train + version.val + version.test) == ("pilot", 12)
         assert any("pilot@1" in note.message for note in app._notifications)
+
+
+async def test_a_dataset_is_imported_checked_and_exported(
+    app: HafsApp, ws: Workspace, tmp_path: Path
+) -> None:
+    given, out = tmp_path / "given.jsonl", tmp_path / "out"
+    rows = [
+        {"instruction": f"What does opcode {n} of the table do?", "input": "", "output": f"It stores {n}."}
+        for n in range(20)
+    ]
+    given.write_text("\n".join(json.dumps(row) for row in rows))
+    async with app.run_test(notifications=True) as pilot:
+        screen = await open_training(app, pilot)
+        await pilot.press("i")
+        await until(lambda: isinstance(app.screen, Form), pilot)
+        app.screen.query(Input).first().value = str(given)
+        await pilot.press("ctrl+s")
+        await until(lambda: screen.snapshot is not None and screen.snapshot.datasets, pilot)
+        await pilot.press("c")
+        await until(lambda: isinstance(app.screen, Form), pilot)
+        await pilot.press("ctrl+s")
+        await until(lambda: isinstance(app.screen, Report), pilot)
+        await until(lambda: "20 rows against each other" in shown(app.screen.query_one(CodeView)), pilot)
+        await pilot.press("escape", "e")
+        await until(lambda: isinstance(app.screen, Form), pilot)
+        next(row.editor for row in app.screen.query(FieldRow) if row.described.name == "path").value = str(
+            out
+        )  # type: ignore[attr-defined]
+        await pilot.press("ctrl+s")
+        await until(lambda: app.screen is screen, pilot)
+        assert sum(len(file.read_text().splitlines()) for file in out.glob("*.jsonl")) == 20
 
 
 async def test_a_preset_fills_the_recipe_and_a_refusal_keeps_what_was_typed(
