@@ -41,7 +41,7 @@ from backend.training.runs import run_metrics, show_run, start_dpo, start_sft
 DOMAIN = BENCHMARK = "opcodes"
 SFT, DPO, DATASET, DEPLOYMENT = "demo-sft", "demo-dpo", "demo", "demo-coder"
 # Hot enough that the fine-tuned model's answers differ: pairs come from prompts where some are wrong.
-TEMPERATURES = (1.0, 1.2, 1.5)
+TEMPERATURES = (1.0, 1.2)
 CAMPAIGNS = (("demo-steady", "embedded", 0.2), ("demo-lively", "openai", 0.8))
 
 
@@ -217,7 +217,7 @@ async def _evaluate(demo: _Demo) -> Stage:
 async def _score(demo: _Demo, model: str) -> str:
     heldout = Path((await find(demo.ws, DATASET)).path)
     evaluation = await run_evaluation(
-        demo.ws, model, [BENCHMARK], heldout=heldout, host=demo.host, max_new_tokens=16, batch_size=16
+        demo.ws, model, [BENCHMARK], heldout=heldout, host=demo.host, max_new_tokens=24, batch_size=27
     )
     document = await evaluation_document(demo.ws, evaluation.id)
     benchmark = document["benchmarks"][0]
