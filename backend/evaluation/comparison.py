@@ -297,6 +297,7 @@ def evaluation_record(summary: EvaluationSummary) -> dict[str, Any]:
             "word_rolling": perplexity.word_rolling,
             "byte_rolling": perplexity.byte_rolling,
             "word_stride": perplexity.word_stride,
+            "completion": perplexity.completion,
             "reason": perplexity.reason,
         },
         "bleu": summary.bleu,

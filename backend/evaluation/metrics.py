@@ -17,20 +17,23 @@ from backend.similarity.normalise import Normalise, same_answer
 @dataclass(frozen=True, slots=True)
 class Perplexity:
     """Perplexities by lm-evaluation-harness's names. `word_rolling` and `byte_rolling`: disjoint windows;
-    `word_stride`: a sliding window, always lower. None with a `reason` where there are no log-probabilities."""
+    `word_stride`: a sliding window, always lower; all three over whole texts. `completion`: over the tokens of
+    the answers given their prompts, which is what was trained. None with a `reason` where there are no
+    log-probabilities."""
 
     word_rolling: float | None = None
     byte_rolling: float | None = None
     word_stride: float | None = None
     reason: str | None = "not measured"
+    completion: float | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Perplexity:
         """From the JSON of the command line or the worker; unknown keys are passed over."""
-        numbers = (record.get(name) for name in ("word_rolling", "byte_rolling", "word_stride"))
-        word, byte, stride = (None if number is None else float(number) for number in numbers)
+        numbers = (record.get(name) for name in ("word_rolling", "byte_rolling", "word_stride", "completion"))
+        word, byte, stride, completion = (None if number is None else float(number) for number in numbers)
         reason = record.get("reason")
-        return cls(word, byte, stride, reason or (None if word is not None else "not measured"))
+        return cls(word, byte, stride, reason or (None if word is not None else "not measured"), completion)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,9 @@ def _text_metrics(comparison: Comparison) -> Iterator[str]:
     rolling = [_number(one.perplexity.word_rolling) for one in (before, after)]
     per_byte = [_number(one.perplexity.byte_rolling, 4) for one in (before, after)]
     stride = [_number(one.perplexity.word_stride) for one in (before, after)]
+    answers = [_number(one.perplexity.completion) for one in (before, after)]
+    if before.perplexity.completion is not None or after.perplexity.completion is not None:
+        yield f"| perplexity, tokens of the answers | {answers[0]} | {answers[1]} | lower |"
     yield f"| perplexity, words, rolling | {rolling[0]} | {rolling[1]} | lower |"
     yield f"| perplexity, bytes, rolling | {per_byte[0]} | {per_byte[1]} | lower |"
     if before.perplexity.word_stride is not None or after.perplexity.word_stride is not None:

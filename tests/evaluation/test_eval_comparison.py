@@ -119,12 +119,13 @@ def test_what_differs_between_two_evaluations_is_said_to_be_unfair() -> None:
 
 def test_the_records_are_json_and_have_the_contracts_keys() -> None:
     before, after = _run(0.3, 1), _run(0.9, 2)
-    summary = summarise("a", before, perplexity=Perplexity(12.0, 2.0, 10.0, None), id=7)
+    summary = summarise("a", before, perplexity=Perplexity(12.0, 2.0, 10.0, None, 3.5), id=7)
     record = json.loads(json.dumps(evaluation_record(summary), allow_nan=False))
     assert record["perplexity"] == {
         "word_rolling": 12.0,
         "byte_rolling": 2.0,
         "word_stride": 10.0,
+        "completion": 3.5,
         "reason": None,
     }
     assert record["benchmarks"][0].keys() >= {"name", "items", "passed", "score", "interval"}
