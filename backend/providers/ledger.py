@@ -7,7 +7,7 @@ asked, or paid for, again.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.providers.base import Answer, ChatRequest, Provider, ProviderError, RawReply, problem_of
 from backend.providers.pricing import cost_usd, load_prices
@@ -53,13 +53,19 @@ async def asked(
     The key is `request.key(provider.name)` where none is given; give one where the same words may be asked
     several times (candidates of one prompt). `accept_cut` lets an answer pass that the token limit cut.
 
-    Raises ProviderError; the ledger then says why, and whether the request may have been charged.
+    Raises ProviderError; the ledger then says why, and whether the request may have been charged. Raises
+    PriceError for a broken price file.
     """
     key = content_key or request.key(provider.name)
     stored = await requests.answered_by_key(ws.db, key)
     if stored is not None and stored.raw is not None:
+        if stored.prompt_tokens is None:  # its process ended before it read what it had stored
+            return replace(
+                await read_answer(ws, provider, stored.id, stored.raw, accept_cut=accept_cut), reused=True
+            )
         answer = provider.parse(RawReply(stored.raw, stored.ended_at or stored.sent_at))
         return Reply(stored.id, answer, reused=True)
+    await asyncio.to_thread(load_prices, ws.home)  # a broken price file is told before anything is paid
     async with ws.db.transaction() as transaction:
         request_id = await requests.insert_sent(
             transaction,
@@ -90,9 +96,23 @@ async def _send(ws: Workspace, provider: Provider, request: ChatRequest, request
                 transaction, request_id, "cancelled while in flight; it may have been charged"
             )
         raise
-    async with ws.db.transaction() as transaction:
-        await requests.record_answer(transaction, request_id, raw.body)
+    await _keep(ws, request_id, raw.body)
     return raw.body
+
+
+async def _keep(ws: Workspace, request_id: int, body: bytes) -> None:
+    """Store a raw answer, also when the task is cancelled meanwhile: it was paid for."""
+
+    async def store() -> None:
+        async with ws.db.transaction() as transaction:
+            await requests.record_answer(transaction, request_id, body)
+
+    storing = asyncio.ensure_future(store())
+    try:
+        await asyncio.shield(storing)
+    except asyncio.CancelledError:
+        await storing
+        raise
 
 
 async def _record_error(transaction: Transaction, request_id: int, error: ProviderError) -> None:
@@ -111,6 +131,7 @@ async def read_answer(
     """
     problem: ProviderError | None
     answer: Answer | None = None
+    prices = await asyncio.to_thread(load_prices, ws.home)
     try:
         answer = provider.parse(RawReply(body))
         problem = problem_of(answer, provider.name)
@@ -127,7 +148,7 @@ async def read_answer(
                 usage.prompt_tokens,
                 usage.completion_tokens,
                 usage.cached_tokens,
-                cost_usd(provider.name, answer.model, usage, prices=load_prices(ws.home)),
+                cost_usd(provider.name, answer.model, usage, prices=prices),
             )
         if problem is not None:
             await requests.record_failure(transaction, request_id, problem.kind, problem.message)
