@@ -82,11 +82,15 @@ class _Run:
     provider: Provider
     shares: dict[str, _Share]
     journal: Journal
-    limit: AdaptiveLimit
+    limit: AdaptiveLimit = field(init=False)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     end: CampaignState | None = None
     reason: str | None = None
     failures_in_a_row: int = 0
+
+    def __post_init__(self) -> None:
+        most = self.campaign.parallel
+        self.limit = AdaptiveLimit(most, start=min(4, most), sleep=partial(_sleep_or_end, self))
 
     def stop(self, state: CampaignState, reason: str | None) -> None:
         if self.end is None:
@@ -116,10 +120,14 @@ async def run_campaign(ws: Workspace, name: str, *, provider: Provider | None = 
                 async with provider_for(ws, campaign.provider, base_url=campaign.base_url) as opened:
                     await _run(ws, campaign, opened)
         except asyncio.CancelledError:
-            await _set_state(ws, campaign.id, "paused", "stopped with the program; run it again to go on")
+            # Where the lease is lost, the row is another process's now.
+            if await leases.holder(ws.db, f"campaign:{name}") in (None, leases.this_process()):
+                await _set_state(ws, campaign.id, "paused", "stopped with the program; run it again to go on")
             raise
-        except (ProviderError, SettingsError) as error:
-            await _set_state(ws, campaign.id, "failed", str(error))
+        except StoreError:
+            raise  # the row cannot be written either
+        except Exception as error:
+            await _set_state(ws, campaign.id, "failed", str(error) or type(error).__name__)
             raise
     ended = await campaigns.by_name(ws.db, name)
     assert ended is not None  # noqa: S101 - campaigns are never deleted
@@ -141,14 +149,16 @@ async def _run(ws: Workspace, campaign: Campaign, provider: Provider) -> None:
         )
         again = await _settle_in_flight(ws, campaign, journal)
         shares = await _shares(ws, campaign, domains, again)
-        limit = AdaptiveLimit(campaign.parallel, start=min(4, campaign.parallel))
-        run = _Run(ws, campaign, provider, shares, journal, limit)
+        run = _Run(ws, campaign, provider, shares, journal)
         await _judge_stored(run)
         for share in shares.values():
             share.accepted = await _accepted(ws, campaign.id, share.domain.name)
-        async with asyncio.TaskGroup() as workers:
-            for number in range(campaign.parallel):
-                workers.create_task(_work(run), name=f"{campaign.name} worker {number}")
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for number in range(campaign.parallel):
+                    workers.create_task(_work(run), name=f"{campaign.name} worker {number}")
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
         await _conclude(run)
 
 
@@ -199,12 +209,22 @@ async def _judge_stored(run: _Run) -> None:
         if share is None or request.ordinal is None or request.raw is None:
             continue
         asked_about = question(run.campaign, share.domain, request.ordinal)
+        if asked_about.key != request.content_key:
+            await _set_aside(run, request.id, "the domain was changed before this answer was judged")
+            continue
         try:
             reply = await read_answer(run.ws, run.provider, request.id, request.raw)
         except ProviderError as error:
             run.journal.warning(f"{share.domain.name} request {request.id}: {error.kind}: {error.message}")
             continue
         await _judge(run, share, asked_about, reply)
+
+
+async def _set_aside(run: _Run, request_id: int, why: str) -> None:
+    """An answer to a question that is not the domain's any more: its raw bytes stay, it becomes no sample."""
+    async with run.ws.db.transaction() as transaction:
+        await requests.record_failure(transaction, request_id, "stale", why)
+    run.journal.warning(f"request {request_id}: {why}")
 
 
 async def _work(run: _Run) -> None:
@@ -294,6 +314,13 @@ async def _heedful_sleep(run: _Run, seconds: float) -> None:
     while run.end is None and (left := until - loop.time()) > 0:
         await asyncio.sleep(min(left, 1.0))
         await _heed(run)
+
+
+async def _sleep_or_end(run: _Run, seconds: float) -> None:
+    """Wait for a pause that the provider asked for, which may be hours. Raises _RunEnds when the run is over."""
+    await _heedful_sleep(run, seconds)
+    if run.end is not None:
+        raise _RunEnds
 
 
 def _count_failure(run: _Run, error: ProviderError) -> None:

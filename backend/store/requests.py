@@ -153,12 +153,19 @@ async def answered_by_key(queries: Queries, content_key: str) -> Request | None:
     )  # fmt: skip
 
 
+# Failures that say nothing about the question: asked again another day, it may well be answered.
+_NOT_THE_QUESTION = ("rate_limit", "overloaded", "server", "auth", "unknown_model")
+
+
 async def never_answered(queries: Queries, campaign_id: int) -> list[tuple[str, int]]:
-    """[(domain, ordinal)] of questions whose every attempt stayed without an answer, in order."""
+    """[(domain, ordinal)] of questions whose every attempt stayed without an answer, in order: it was in
+    flight when its sender ended, or the provider turned it away for a reason of its own."""
+    marks = ",".join("?" * len(_NOT_THE_QUESTION))
     rows = await queries.fetch_all(
-        "SELECT domain, ordinal FROM requests WHERE campaign_id = ? AND ordinal IS NOT NULL GROUP BY domain, ordinal "
-        "HAVING sum(state != 'unanswered') = 0 ORDER BY domain, ordinal",
-        (campaign_id,),
+        "SELECT domain, ordinal FROM requests WHERE campaign_id = ? AND ordinal IS NOT NULL GROUP BY domain, ordinal "  # noqa: S608
+        f"HAVING sum(state != 'unanswered' AND NOT (state = 'failed' AND error_kind IN ({marks}))) = 0 "
+        "ORDER BY domain, ordinal",
+        (campaign_id, *_NOT_THE_QUESTION),
     )
     return [(row[0], row[1]) for row in rows]
 

@@ -13,7 +13,7 @@ from backend.generation.campaigns import NewCampaign, create
 from backend.generation.comparing import compare
 from backend.generation.engine import CampaignError, run_campaign
 from backend.generation.progress import failures, progress_of
-from backend.settings import Workspace
+from backend.settings import SettingsError, Workspace
 from backend.store import leases, requests, samples
 from backend.store.samples import Filter
 from tests.fixtures.words_domain import repeat, write_domain
@@ -176,6 +176,55 @@ async def test_a_stored_answer_is_judged_after_a_crash_without_asking_again(ws: 
         ended = await run_campaign(ws, "again")
         assert len(server.journal) == before
     assert (ended.state, (await progress_of(ws, "again")).accepted) == ("done", 6)
+
+
+async def test_an_answer_to_a_question_that_the_domain_asks_no_more_becomes_no_sample(ws: Workspace) -> None:
+    async with OpenAIServer(reply=repeat) as server:
+        await campaign(ws, "moved", server.base_url, 1, parallel=1)
+        await run_campaign(ws, "moved")
+        # As a crash before the judgement leaves it; then the seeds were edited.
+        async with ws.db.transaction() as transaction:
+            for table in ("gates", "revisions", "bands", "signatures", "samples"):
+                await transaction.execute(f"DELETE FROM {table}")
+            await transaction.execute("UPDATE requests SET judged = 0")
+            await transaction.execute("UPDATE campaign_domains SET accepted = 0")
+            await transaction.execute("UPDATE campaigns SET state = 'running'")
+        write_domain(ws.home, words=7)
+        ended = await run_campaign(ws, "moved")
+    kept = await samples.by_ids(ws.db, await samples.ids(ws.db, Filter()))
+    assert ended.state == "done"
+    assert [sample.state for sample in kept] == ["pending"]
+    assert all(sample.output == sample.extra["reference"] for sample in kept)
+    assert [failure.error_kind for failure in await failures(ws, "moved")] == ["stale"]
+
+
+async def test_a_pause_does_not_wait_for_what_the_provider_asked_for_and_loses_no_question(
+    ws: Workspace,
+) -> None:
+    busy = [status(429, retry_after="3600") for _ in range(2)]
+    async with OpenAIServer(reply=repeat, script=in_order(*busy)) as server:
+        await campaign(ws, "patient", server.base_url, 6, parallel=2)
+        write_domain(ws.home, rounds=1, words=6)
+        running = asyncio.create_task(run_campaign(ws, "patient"))
+        async with asyncio.timeout(20):
+            while (await progress_of(ws, "patient")).spent.failed < 2:
+                await asyncio.sleep(0.01)
+            await steering.pause(ws, "patient")
+            assert (await running).state == "paused"
+        ended = await run_campaign(ws, "patient")
+    assert (ended.state, ended.error) == ("done", None), "no seed was used up by the refusals"
+    assert (await progress_of(ws, "patient")).accepted == 6
+
+
+async def test_a_template_that_cannot_be_filled_fails_the_campaign_by_its_name(ws: Workspace) -> None:
+    async with OpenAIServer(reply=repeat) as server:
+        await campaign(ws, "typo", server.base_url)
+        file = ws.home / "config" / "domains" / "words.toml"
+        file.write_text(file.read_text().replace("{{ word }}", "{{ wort }}"))
+        with pytest.raises(SettingsError, match="wort"):
+            await run_campaign(ws, "typo")
+    stands = (await progress_of(ws, "typo")).campaign
+    assert (stands.state, "wort" in (stands.error or "")) == ("failed", True)
 
 
 async def test_only_one_process_runs_a_campaign(ws: Workspace) -> None:
