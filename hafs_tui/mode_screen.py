@@ -18,7 +18,8 @@ from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.screen import Screen
 
-from backend.settings import Workspace
+from backend.settings import SettingsError, Workspace
+from backend.store import StoreError
 from hafs_tui.actions import MODES, Need, of_group, unmet
 from hafs_tui.feed import Changed
 from hafs_tui.keymap import action_bindings, action_of
@@ -118,7 +119,12 @@ class ModeScreen(Screen[None], Generic[Snapshot]):
             while self._stale and self.is_shown:
                 self._stale = False
                 began = time.monotonic()
-                snapshot = await self.read()
+                try:
+                    snapshot = await self.read()
+                except (SettingsError, StoreError) as error:
+                    # A file that is being edited, a full disk: what was read last stays on the screen.
+                    self.tell(str(error), severity="error")
+                    return
                 if not (self.is_mounted and self.app.is_running):
                     return
                 self.snapshot = snapshot

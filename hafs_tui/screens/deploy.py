@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +22,7 @@ from backend.deployment.rollback import rollback
 from backend.deployment.serving import ServedModel, serve_until_stopped, stop
 from backend.hosts.catalog import list_hosts
 from backend.registry.references import resolve
+from backend.settings import HostSettings
 from backend.store.deployments import Deployment
 from backend.store.models import Model
 from hafs_tui import format as fmt
@@ -264,10 +266,13 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
         self._ask("A Hugging Face folder", fields, start)
 
     def do_ollama(self) -> None:
+        self.work(asyncio.to_thread(list_hosts, self.ws), self._ask_ollama)
+
+    def _ask_ollama(self, hosts: Mapping[str, HostSettings]) -> None:
         fields = (
             self._model_field(),
             Field("tag", "Tag", help="As in hafs-coder:14b."),
-            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in list_hosts(self.ws)],
+            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in hosts],
                   help="Whose Ollama; another host's is reached through its SSH."),
             Field("base_url", "Or an address", required=False, help="Empty: the host's own, or the settings'."),
             Field("name", "Name", required=False, help="Of the deployment; empty: the tag."),

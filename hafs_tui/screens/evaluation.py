@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -151,7 +152,13 @@ class EvaluationScreen(ModeScreen[EvaluationSnapshot]):
     # Actions
 
     def do_run(self) -> None:
-        benchmarks = list(list_benchmarks(self.ws))
+        self.work(self._benchmarks_and_hosts(), lambda found: self._ask_run(*found))
+
+    async def _benchmarks_and_hosts(self) -> tuple[list[str], list[str]]:
+        benchmarks = await asyncio.to_thread(list_benchmarks, self.ws)
+        return list(benchmarks), list(await asyncio.to_thread(list_hosts, self.ws))
+
+    def _ask_run(self, benchmarks: list[str], hosts: list[str]) -> None:
         versions = self.snapshot.datasets if self.snapshot is not None else ()
         heldout = [("", "none: no perplexity")]
         heldout += [(f"{v.path}/{part}.jsonl", f"{v.name}@{v.version} {part} ({count} rows)")
@@ -164,7 +171,7 @@ class EvaluationScreen(ModeScreen[EvaluationSnapshot]):
                   choices=[(name, name) for name in benchmarks]),
             Field("file", "Another benchmark", required=False, help="A JSONL file of items."),
             Field("heldout", "Held-out rows", Kind.CHOICE, "", choices=heldout, help="For perplexity."),
-            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in list_hosts(self.ws)],
+            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in hosts],
                   help="Where weights are loaded."),
             Field("max_new_tokens", "Tokens of an answer", Kind.INT, 64, minimum=1, maximum=8192),
             Field("batch_size", "Answers at once", Kind.INT, 8, minimum=1),

@@ -18,7 +18,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 
-from backend.hosts.catalog import HostReport, add_host, list_hosts, probe_host, remove_host
+from backend.hosts.catalog import HostReport, add_host, probe_host, remove_host
 from backend.hosts.jobs import cancel_job
 from backend.hosts.launching import launch_command
 from backend.settings import HostSettings
@@ -273,10 +273,11 @@ class HostsScreen(ModeScreen[HostsSnapshot]):
         self.read_again()
 
     def do_command(self) -> None:
+        hosts = self.snapshot.hosts if self.snapshot is not None else {}
         fields = (
             Field("command", "Command", help="A program and its arguments; no shell reads them."),
             Field("host", "Host", Kind.CHOICE, self.selected or "local",
-                  choices=[(name, name) for name in list_hosts(self.ws)]),
+                  choices=[(name, name) for name in hosts]),
         )  # fmt: skip
 
         async def launch(answers: Answers) -> str:

