@@ -5,6 +5,8 @@ Where things are
 `actions.py`      every action in one table (data): keymap, footer, help and palette are made from it
 `mode_screen.py`  what all mode screens share: bars, reading snapshots, possible actions, told errors
 `screens/X.py`    the screen of mode X: its widgets, and for each action `X.name` a method `do_name`
+                  (beside them what several share: `recipe_fields`, `dataset_forms`, `job_log`, `report`,
+                  and the chat of Deploy, `conversation`)
 `snapshots/X.py`  what mode X shows, as frozen dataclasses, and `read(...)`, which reads it from the rows
 `widgets/`        widgets of more than one screen; they take raw text and sanitize it themselves
 `feed.py`         watches `PRAGMA data_version`; only the screen that is shown reads again

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.widgets import Input
 
 from backend.contract.events import Progress, Record
@@ -28,7 +28,7 @@ from backend.store.models import Model
 from hafs_tui import format as fmt
 from hafs_tui.actions import Need
 from hafs_tui.mode_screen import ModeScreen, mode_keys
-from hafs_tui.screens.conversation import Conversation, can_talk
+from hafs_tui.screens.conversation import ChatPane, can_talk
 from hafs_tui.snapshots.deploy import CHECKED_EVERY_S, DeployReader, DeploySnapshot
 from hafs_tui.widgets.code_view import Block, CodeView
 from hafs_tui.widgets.confirm import Confirm
@@ -41,7 +41,6 @@ STATE_TONES: Mapping[str, Tone] = {
     "replaced": "muted",
 }  # fmt: skip
 OUTTYPES = ("f16", "q8_0", "bf16", "f32")
-_CHAT = "chat"
 
 
 class DeployScreen(ModeScreen[DeploySnapshot]):
@@ -55,19 +54,13 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
     DeployScreen #lineage { width: 2fr; height: 1fr; border-left: solid $border-blurred; }
     DeployScreen #lineage:focus { border-left: solid $border; }
     DeployScreen #deployments { height: 1fr; min-height: 5; max-height: 10; }
-    DeployScreen .chat { height: 1fr; min-height: 8; border-top: solid $border-blurred; }
-    DeployScreen .chat:focus-within { border-top: solid $border; }
-    DeployScreen #say { background: $surface; }
-    DeployScreen #say:focus { background: $cursor; }
-    DeployScreen #say > .input--placeholder { color: $muted; }
+    DeployScreen ChatPane { height: 1fr; min-height: 8; }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._reader = DeployReader()
         self._under_way: dict[str, str] = {}
-        self._conversation: Conversation | None = None
-        self._chat_seen: tuple[object, int] = (None, -1)
 
     def body(self) -> ComposeResult:
         with Horizontal(classes="top"):
@@ -89,14 +82,11 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             empty="Nothing is deployed. n serves a GGUF, f writes a folder, o makes an Ollama tag.",
             id="deployments",
         )
-        with Vertical(classes="chat"):
-            yield CodeView(id="chat")
-            hint = f"{self.hafs.keymap.shown('deploy.chat')} writes to the selected deployment, Enter sends, Esc leaves"
-            yield Input(placeholder=hint, compact=True, id="say")
+        key = self.hafs.keymap.shown("deploy.chat")
+        yield ChatPane(f"{key} writes to the selected deployment, Enter sends, Esc leaves")
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.set_interval(0.1, self._show_chat)
         self.set_interval(CHECKED_EVERY_S, self._check_again)
 
     def _check_again(self) -> None:
@@ -143,9 +133,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             holds.add(Need.DEPLOYMENT_RUNS)
         if can_talk(deployment):
             holds.add(Need.DEPLOYMENT_TALKS)
-        if self._conversation is not None and any(
-            t.exchange_id is not None for t in self._conversation.turns
-        ):
+        if self._chat.has_reply:
             holds.add(Need.REPLY)
         return holds
 
@@ -347,31 +335,28 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
 
     # The chat
 
+    @property
+    def _chat(self) -> ChatPane:
+        return self.query_one(ChatPane)
+
     def do_chat(self) -> None:
-        self.query_one("#say", Input).focus()
+        self._chat.write()
+
+    def do_leave(self) -> None:
+        self._table("#deployments").focus()
 
     @on(Input.Submitted, "#say")
     async def _said(self, event: Input.Submitted) -> None:
         deployment = self.deployment
-        if not event.value.strip():
-            return
         if deployment is None or not can_talk(deployment):
             self.tell(Need.DEPLOYMENT_TALKS.value, severity="warning")
-            return
-        background = self.hafs.background
-        if (
-            self._conversation is None
-            or self._conversation.name != deployment.name
-            or not background.runs(_CHAT)
-        ):
-            await background.stop(_CHAT)
-            self._conversation = Conversation(self.ws, deployment.name, self.hafs.explain)
-            background.start(_CHAT, self._conversation.run())
-        self._conversation.say(event.value)
-        event.input.clear()
+        elif event.value.strip():
+            await self._chat.say(deployment, event.value)
+            event.input.clear()
 
-    def do_leave(self) -> None:
-        self._table("#deployments").focus()
+    @on(ChatPane.Changed)
+    def _chat_changed(self) -> None:
+        self.update_keys()
 
     async def do_good(self) -> None:
         await self._rate(1)
@@ -380,22 +365,8 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
         await self._rate(-1)
 
     async def _rate(self, rating: Literal[-1, 1]) -> None:
-        if self._conversation is not None:
-            await self.hafs.guarded(self._conversation.rate(rating))
-
-    def _show_chat(self) -> None:
-        conversation = self._conversation
-        if (
-            not self.is_shown
-            or conversation is None
-            or self._chat_seen == (conversation, conversation.version)
-        ):
-            return
-        self._chat_seen = (conversation, conversation.version)
-        view = self.query_one("#chat", CodeView)
-        view.set_blocks(conversation.blocks(), keep_position=True)
-        view.scroll_end(animate=False)
-        self.update_keys()
+        if self._chat.conversation is not None:
+            await self.hafs.guarded(self._chat.conversation.rate(rating))
 
 
 def _model_row(model: Model) -> Row:

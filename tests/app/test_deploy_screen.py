@@ -15,6 +15,7 @@ from backend.settings import Workspace
 from backend.store import deployments, models
 from hafs_tui.app import HafsApp
 from hafs_tui.background import Background
+from hafs_tui.screens.conversation import ChatPane
 from hafs_tui.screens.deploy import DeployScreen
 from hafs_tui.widgets.code_view import CodeView
 from hafs_tui.widgets.confirm import Confirm
@@ -162,9 +163,8 @@ async def test_a_served_model_answers_and_ends_with_the_app(ws: Workspace) -> No
             table, chat = screen.query_one("#deployments", Table), screen.query_one("#chat", CodeView)
             await until(lambda: "serving" in shown(table), pilot, 90)
             await pilot.press("c", *"Hello", "enter")
-            await until(
-                lambda: screen._conversation and screen._conversation.turns[0].state == "done", pilot, 90
-            )
+            pane = screen.query_one(ChatPane)
+            await until(lambda: pane.conversation and pane.conversation.turns[0].state == "done", pilot, 90)
             assert "helper" in shown(chat)
     (row,) = await deployments.every(ws.db)
     assert row.state == "stopped"
