@@ -36,7 +36,8 @@ class HostConfig:
     files there. python: the interpreter that runs the agent and, by `Probe.python`, jobs.
     known_hosts: a file of known keys beside those that `ssh` itself knows; None is `~/.ssh/known_hosts`.
     accept_new: append the key of a host never seen to that file (a changed key is refused always).
-    ssh_config: None is `~/.ssh/config`.
+    ssh_config: None is `~/.ssh/config`. withheld: environment variables of this process, such as keys, that
+    the agent and the jobs of a local host must not inherit.
     """
 
     name: str
@@ -51,6 +52,7 @@ class HostConfig:
     accept_new: bool = False
     ssh_config: Path | None = None
     connect_timeout_s: float = 10.0
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class LocalConnector:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 limit=1024 * 1024,
+                env={name: value for name, value in os.environ.items() if name not in self._config.withheld},
                 start_new_session=os.name == "posix",  # a Ctrl-C at our terminal is not for the agent
             )
         except OSError as error:

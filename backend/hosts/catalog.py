@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from backend.providers.keys import KEY_NAMES
 from backend.settings import HostSettings, SettingsError, Workspace, load_hosts, save_host
 from backend.settings import remove_host as remove_from_file
 from remote import Host, HostConfig, HostError, Probe, open_host
@@ -98,7 +99,7 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
         )
     if settings.kind == "local":
         root = settings.root or str(ws.host_root)
-        return HostConfig(name, "local", root=root, python=settings.python or "")
+        return HostConfig(name, "local", root=root, python=settings.python or "", withheld=KEY_NAMES)
     return HostConfig(
         name,
         "ssh",

@@ -20,6 +20,7 @@ from typing import IO, Self
 
 from backend.providers import ProviderConfig
 from backend.providers.base import ProviderError
+from backend.providers.keys import KEY_NAMES
 
 BUNDLED_MODEL = "smollm2-135m-instruct"
 """The alias under which the bundled GGUF is served."""
@@ -183,6 +184,8 @@ class EmbeddedServer:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, but that OpenMP's threads sleep while they wait for each other. Spinning, with as many of them as
-    cores, any other work on the machine slows an answer down eighty times (measured on two cores)."""
-    return os.environ | {"OMP_WAIT_POLICY": "passive"}
+    """Ours without the keys, and that OpenMP's threads sleep while they wait for each other. Spinning, with as
+    many of them as cores, any other work on the machine slows an answer down eighty times (measured on two
+    cores)."""
+    kept = {name: value for name, value in os.environ.items() if name not in KEY_NAMES}
+    return kept | {"OMP_WAIT_POLICY": "passive"}

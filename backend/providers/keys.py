@@ -17,6 +17,8 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "openai": ("OPENAI_API_KEY",),
 }
 """The environment variables of each provider that takes a key; the first found wins."""
+KEY_NAMES = tuple(name for names in VARIABLES.values() for name in names)
+"""Every variable that may hold a key: no process that we start inherits them."""
 _PUBLIC = {
     "gemini": "generativelanguage.googleapis.com",
     "anthropic": "api.anthropic.com",

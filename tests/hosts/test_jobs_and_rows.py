@@ -80,6 +80,18 @@ async def test_a_failed_job_keeps_its_last_lines(ws: Workspace, host_name: str) 
     assert (await read_log(ws, job.id, last_lines=2)).splitlines() == ["step 78", "step 79"]
 
 
+async def test_no_job_of_this_machine_inherits_a_key(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-of-this-test")
+    monkeypatch.setenv("HAFS_TEST_MARK", "inherited")
+    job = await launch_command(ws, "local", (sys.executable, "-c", "import os; print(dict(os.environ))"))
+    await wait_for(ws, job.id)
+    said = await read_log(ws, job.id)
+    assert "inherited" in said
+    assert "sk-of-this-test" not in said
+    folder = ws.host_root / "jobs" / job.id
+    assert not any(b"sk-of-this-test" in file.read_bytes() for file in folder.iterdir() if file.is_file())
+
+
 async def test_the_same_id_starts_one_job(ws: Workspace, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     argv = (sys.executable, "-c", f"open({str(mark)!r}, 'a').write('x')")
