@@ -93,7 +93,7 @@ _APP = (
     Action("app.palette", "ctrl+p", "Palette", "Find an action by its name."),
     Action("app.theme", "ctrl+t", "Theme", "Switch between the dark and the light theme.", footer=False),
     Action("app.refresh", "ctrl+r", "Refresh", "Read everything on this screen again.", footer=False),
-    Action("app.quit", "q,ctrl+q", "Quit", "Leave; campaigns of this app pause, jobs on hosts go on."),
+    Action("app.quit", "q", "Quit", "Leave; campaigns of this app pause, jobs on hosts go on."),
 )
 
 _CAMPAIGNS = (

@@ -13,7 +13,7 @@ from rich.segment import Segments
 from rich.text import Text
 from textual import events
 from textual.app import App
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.driver import Driver
 
@@ -65,7 +65,12 @@ class HafsApp(App[None]):
     # The palette is opened by our own action, so that its key can be remapped like any other.
     ENABLE_COMMAND_PALETTE = False
     COMMANDS: ClassVar[set[Any]] = {ActionCommands}
-    BINDINGS: ClassVar[list[BindingType]] = [*action_bindings(of_group("app")), *mode_bindings()]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *action_bindings(of_group("app")),
+        *mode_bindings(),
+        # The one key that works everywhere, also in a dialog and in a terminal that is too small.
+        Binding("ctrl+q", "perform('app.quit')", "Quit", show=False, priority=True),
+    ]
 
     def __init__(self, ws: Workspace, background: Background, *, live: bool = False) -> None:
         super().__init__()

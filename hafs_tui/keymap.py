@@ -15,6 +15,7 @@ from textual.keys import format_key
 
 from hafs_tui.actions import ACTIONS, BY_ID, MODES, Action
 
+RESERVED = "ctrl+q"
 _GLOBAL = ("app", "mode")
 _NAMES = {"?": "question_mark", "/": "slash", " ": "space", ",": "comma", ".": "full_stop"}
 _SHOWN = {"question_mark": "?", "slash": "/", "escape": "esc", "backspace": "⌫", "enter": "⏎", "comma": ","}
@@ -63,6 +64,8 @@ def make_keymap(remapped: Mapping[str, str] | None = None) -> Keymap:
             problems.append(f"keys: there is no action {name!r}; the help (?) lists them")
         elif not _split(value):
             problems.append(f"keys: {name!r} needs at least one key")
+        elif RESERVED in _split(value):
+            problems.append(f"keys: {name!r} cannot have {shown_key(RESERVED)!r}: it quits, from anywhere")
         else:
             wanted[name] = _split(value)
     # All at once, so that two actions can swap their keys; those that collide go back to their default.

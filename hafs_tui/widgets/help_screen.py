@@ -23,6 +23,7 @@ MOVING = (
     ("Home End  g G", "First and last row"),
     ("Tab  shift+Tab", "Next and previous part of the screen"),
     ("esc", "Close a dialog without doing anything"),
+    ("^q", "Quit, from anywhere"),
 )
 
 

@@ -58,6 +58,7 @@ def test_a_collision_or_an_unknown_action_is_told_and_left_out() -> None:
     keymap = make_keymap({"review.approve": "x", "review.fly": "z", "app.help": "3"})
     assert keymap.keys["review.approve"] == ("a",)
     assert keymap.keys["app.help"] == ("question_mark", "f1")
+    assert "quits, from anywhere" in make_keymap({"app.theme": "ctrl+q"}).problems[0]
     told = "\n".join(keymap.problems)
     assert "'review.approve' cannot have 'x': 'review.reject' has it" in told
     assert "'review.fly'" in told

@@ -132,3 +132,10 @@ def test_a_crash_log_holds_the_traceback_and_no_secret(
     assert "abcdef123456" not in log
     assert log.count(hidden_local) == 0 or f"hidden_local = {hidden_local!r}" not in log
     assert mask_secrets("nothing here") == "nothing here"
+
+
+async def test_quitting_works_in_a_terminal_that_is_too_small(app: HafsApp) -> None:
+    async with app.run_test(size=(40, 10)) as pilot:
+        await until(lambda: isinstance(app.screen, TooSmall), pilot)
+        await pilot.press("ctrl+q")
+        await until(lambda: app.return_code == 0, pilot)
