@@ -325,6 +325,11 @@ class Form(ModalScreen[Result | None], Generic[Result]):
         finally:
             self._sending = False
 
+    def say(self, message: str) -> None:
+        """Tell how far the work is, while it is done."""
+        if self._sending:
+            self._say_below(message)
+
     def _say_below(self, message: str) -> None:
         bottom = self.query_one(".wrong-form", Static)
         bottom.update(plain(message))
