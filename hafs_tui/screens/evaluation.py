@@ -14,7 +14,7 @@ from textual.containers import Horizontal
 
 from backend.evaluation.comparing import compare_models
 from backend.evaluation.comparison import BenchmarkScore
-from backend.evaluation.running import list_benchmarks, run_evaluation
+from backend.evaluation.running import find_benchmark, list_benchmarks, run_evaluation
 from backend.hosts.catalog import list_hosts
 from backend.registry.references import resolve
 from backend.store.evaluations import ComparisonRow, OutcomeRow
@@ -181,6 +181,8 @@ class EvaluationScreen(ModeScreen[EvaluationSnapshot]):
             names = [*answers.several("benchmarks"), *filter(None, [answers.text("file")])]
             if not names and not answers.text("heldout"):
                 raise FieldError("benchmarks", "choose a benchmark (space), or held-out rows")
+            for name in names:
+                await asyncio.to_thread(find_benchmark, self.ws, name)
             resolved = await resolve(self.ws, answers.text("model"))
             job = run_evaluation(
                 self.ws, resolved.reference, names, heldout=answers.optional_text("heldout"), host=answers.text("host"),

@@ -20,6 +20,7 @@ from backend.preferences.exporting import export
 from backend.preferences.importing import import_pairs
 from backend.preferences.reviewing import Choice, PairView, choose, ids, undo, view
 from backend.preferences.running import ScorerName, generate_pairs
+from backend.registry.references import resolve
 from backend.store.pairs import PairState
 from hafs_tui import format as fmt
 from hafs_tui.actions import Need
@@ -263,6 +264,7 @@ class PreferencesScreen(ModeScreen[PreferencesSnapshot]):
             scorer = next(name for name in get_args(ScorerName) if name == answers.text("scorer"))
             if scorer == "llm" and not answers.text("judge"):
                 raise FieldError("judge", "the scorer llm needs one")
+            await resolve(self.ws, answers.text("model"))
             label = answers.text("batch") or answers.text("model")
 
             async def make() -> None:

@@ -15,6 +15,7 @@ from textual.containers import Horizontal
 from backend.datasets.checking import CheckReport
 from backend.hosts.catalog import list_hosts
 from backend.hosts.jobs import cancel_job
+from backend.hosts.placing import OnCopy
 from backend.settings import HostSettings
 from backend.store import campaigns
 from backend.store.datasets import DatasetVersion
@@ -254,12 +255,13 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
             values = {**recipe_given("sft", answers), "base_model": answers.text("base_model")}
             run = await start_sft(
                 self.ws, answers.text("host"), values, dataset=answers.text("dataset"),
-                name=answers.optional_text("name"),
+                name=answers.optional_text("name"), on_copy=_tell_copying(form),
             )  # fmt: skip
             self._launched = run.name
             return f"{run.name} is launched on {run.host}"
 
-        self.app.push_screen(Form("New SFT run", fields, start), self._told)
+        form = Form("New SFT run", fields, start)
+        self.app.push_screen(form, self._told)
 
     def do_dpo(self) -> None:
         self.work(self._before_dpo(), lambda found: self._ask_dpo(*found))
@@ -290,17 +292,23 @@ class TrainingScreen(ModeScreen[TrainingSnapshot]):
             run = await start_dpo(
                 self.ws, answers.text("host"), recipe_given("dpo", answers), sft_model=answers.text("sft_model"),
                 preference_data=answers.optional_text("file"), batch=answers.optional_text("batch"),
-                name=answers.optional_text("name"),
+                name=answers.optional_text("name"), on_copy=_tell_copying(form),
             )  # fmt: skip
             self._launched = run.name
             return f"{run.name} is launched on {run.host}"
 
-        self.app.push_screen(Form("New DPO run", fields, start), self._told)
+        form = Form("New DPO run", fields, start)
+        self.app.push_screen(form, self._told)
 
     def _told(self, message: str | None) -> None:
         if message is not None:
             self.tell(message)
             self.read_again()
+
+
+def _tell_copying(form: Form[str]) -> OnCopy:
+    """A model takes minutes to reach a host: the form says how far it is."""
+    return lambda what, done, total: form.say(f"copying {what}: {fmt.percent(fmt.of(done, total))}")
 
 
 def _row(run: Run) -> Row:

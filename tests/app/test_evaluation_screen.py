@@ -115,7 +115,11 @@ async def test_a_form_asks_a_model_and_the_answers_come_in(
         model, file = rows["model"], rows["file"]
         assert isinstance(model, Input)
         assert isinstance(file, Input)
-        model.value, file.value = "api:openai/test-model", str(items)
+        model.value, file.value = "api:openai/test-model", str(items) + ".gone"
+        await pilot.press("ctrl+s")
+        bottom = app.screen.query_one(".wrong-form")
+        await until(lambda: "no benchmark" in str(bottom.render()), pilot)
+        file.value = str(items)
         rows["benchmarks"].deselect_all()  # type: ignore[attr-defined]
         await pilot.press("ctrl+s")
         await until(lambda: app.screen is screen, pilot)
