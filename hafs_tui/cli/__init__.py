@@ -1,4 +1,4 @@
-"""The command line: every action of the app, without a screen. Names are the contract of `CLI.md`.
+"""The command line: what the app does, without a screen. Names are a contract: scripts use them.
 
 Importing this costs click alone; a command's module is loaded when the command runs, and what it needs of
 the backend when its body runs.
