@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import Session, duration, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, EXIT_REFUSED, Failed, Session, duration, in_workspace, table
 
 if TYPE_CHECKING:
     from backend.generation.progress import Progress
@@ -78,13 +78,9 @@ async def _run(ws: Workspace, session: Session, name: str, detach: bool) -> None
     from backend.generation.engine import run_campaign
     from backend.generation.progress import progress_of
 
+    await progress_of(ws, name)  # an unknown name is told with those there are
     if detach:
-        await progress_of(ws, name)
-        pid = await _detached(ws, name)
-        session.show(
-            {"name": name, "pid": pid},
-            f"campaign {name} runs in process {pid}; watch it: hafs-tui campaign show {name}",
-        )
+        await _detach(ws, session, name)
         return
     async with asyncio.TaskGroup() as tasks:
         watcher = tasks.create_task(_watch(ws, session, name))
@@ -94,23 +90,41 @@ async def _run(ws: Workspace, session: Session, name: str, detach: bool) -> None
             watcher.cancel()
     ended = await progress_of(ws, name)
     session.show(as_json(ended), describe(ended))
-    if ended.campaign.state == "failed":
-        sys.exit(1)
     if ended.campaign.state == "paused" and ended.campaign.error and "budget" in ended.campaign.error:
-        sys.exit(3)
+        sys.exit(EXIT_REFUSED)
+    if ended.campaign.state == "failed" or (ended.campaign.state == "paused" and ended.campaign.error):
+        sys.exit(EXIT_FAILED)
 
 
-async def _detached(ws: Workspace, name: str) -> int:
-    ws.logs.mkdir(parents=True, exist_ok=True)
-    with (ws.logs / f"campaign_{name}.out").open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
+async def _detach(ws: Workspace, session: Session, name: str) -> None:
+    """Start a process that runs the campaign, and return when it does, or say why it does not."""
+    from backend.generation.progress import progress_of
+
+    output = ws.logs / f"campaign_{name}.out"
+    process = await _process(ws, name, output)
+    while not (stands := await progress_of(ws, name)).owned:
+        if process.returncode is not None:
+            break
+        await asyncio.sleep(0.05)
+    if process.returncode not in (None, 0):
+        said = (await asyncio.to_thread(output.read_text, "utf-8", "replace")).strip().splitlines()
+        raise Failed("\n".join(said[-3:]).removeprefix("error: ") or f"it ended at once: see {output}")
+    session.show(
+        {**as_json(stands), "pid": process.pid},
+        f"campaign {name} runs in process {process.pid}; watch it: hafs-tui campaign show {name}",
+    )
+
+
+async def _process(ws: Workspace, name: str, output: Path) -> asyncio.subprocess.Process:
+    await asyncio.to_thread(ws.logs.mkdir, parents=True, exist_ok=True)
+    with output.open("wb") as stream:
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "hafs_tui", "--home", str(ws.home), "campaign", "run", name),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=stream,
+            stderr=stream,
             start_new_session=True,
         )
-    return process.pid
 
 
 async def _watch(ws: Workspace, session: Session, name: str) -> None:
@@ -220,7 +234,8 @@ async def rescore(ws: Workspace, session: Session, name: str) -> None:
 
     report = await rescore_campaign(ws, name)
     session.show(
-        report, f"{report.judged} judged again: {report.now_pending} let in, {report.now_gated} turned away"
+        report,
+        f"{report.judged} judged again: {report.now_pending} newly let in, {report.now_gated} newly turned away",
     )
 
 

@@ -10,7 +10,7 @@ import click
 
 from hafs_tui.cli.groups import Group
 from hafs_tui.cli.samples import FORMATS, STATES, make_filter
-from hafs_tui.cli.support import EXIT_REFUSED, Session, in_workspace, table
+from hafs_tui.cli.support import EXIT_REFUSED, Session, facts, in_workspace, table
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -48,7 +48,7 @@ async def build(
     """Freeze approved samples into train, val and test; a family is never parted."""
     from backend.datasets.building import build as build_dataset
 
-    filters = [make_filter(c, domain, states, min_score) for c in (campaigns or (None,))]
+    filters = [await make_filter(ws, c, domain, states, min_score) for c in (campaigns or (None,))]
     version = await build_dataset(ws, name, filters, seed=seed)
     session.show(as_json(version), _line(version))
 
@@ -75,7 +75,7 @@ async def show(ws: Workspace, session: Session, reference: str) -> None:
 
     shown = await show_dataset(ws, reference)
     lines = [_line(shown.version), f"content {shown.version.content_hash}"]
-    lines += [f"  {key}: {value}" for key, value in shown.stats.items()]
+    lines.append(facts(shown.stats, "  "))
     lines += [f"  missing: {part}" for part in shown.missing]
     session.show({**as_json(shown.version), "stats": shown.stats, "missing": shown.missing}, "\n".join(lines))
 
@@ -137,11 +137,11 @@ async def import_(ws: Workspace, session: Session, path: Path, name: str | None,
     help="Of the rows.",
 )
 @in_workspace
-async def export(ws: Workspace, session: Session, reference: str, folder: Path, format_: str) -> None:
+async def export(ws: Workspace, session: Session, reference: str, folder: Path, format_: Any) -> None:
     """Write a version's splits as JSONL files."""
     from backend.datasets.exporting import export_dataset
 
-    counts = await export_dataset(ws, reference, folder, format=format_)  # type: ignore[arg-type]
+    counts = await export_dataset(ws, reference, folder, format=format_)
     session.show(
         {"path": folder, **counts}, f"{', '.join(f'{n} {split}' for split, n in counts.items())} in {folder}"
     )

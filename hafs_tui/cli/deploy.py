@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import Session, in_workspace, table
+from hafs_tui.cli.support import Session, in_workspace, step_teller, table
 from hafs_tui.sanitize import sanitize
 
 if TYPE_CHECKING:
+    from backend.deployment.chat import Chat
     from backend.settings import Workspace
     from backend.store.deployments import Deployment
 
@@ -43,8 +47,8 @@ async def hf(ws: Workspace, session: Session, model: str, folder: Path, name: st
     """A merged Hugging Face folder with a model card, safetensors only."""
     from backend.deployment.folders import deploy_folder
 
-    made = await deploy_folder(ws, model, folder, name=name)
-    session.show(as_json(made), _line(made))
+    made = await deploy_folder(ws, model, folder, name=name, on_event=step_teller(session))
+    session.show(as_json(made), f"{_line(made)}\nin {folder}")
 
 
 @command.command(epilog="Example: hafs-tui deploy gguf run:pilot-dpo --name hafs-coder")
@@ -53,11 +57,17 @@ async def hf(ws: Workspace, session: Session, model: str, folder: Path, name: st
 @in_workspace
 async def gguf(ws: Workspace, session: Session, model: str, name: str) -> None:
     """Serve a GGUF by llama.cpp from this process, on loopback, until it is stopped."""
-    from backend.deployment.serving import serve_gguf
+    from backend.deployment.serving import ServedModel, serve_until_stopped
 
-    async with serve_gguf(ws, model, name=name) as served:
-        session.show(as_json(served.deployment), f"{_line(served.deployment)}\nCtrl+C stops it")
-        await asyncio.Event().wait()
+    def ready(served: ServedModel) -> None:
+        session.show(
+            as_json(served.deployment),
+            f"{_line(served.deployment)}\nCtrl+C stops it, or: hafs-tui deploy stop {name}",
+        )
+        sys.stdout.flush()
+
+    ended = await serve_until_stopped(ws, model, name=name, on_ready=ready, on_event=step_teller(session))
+    session.tell(_line(ended))
 
 
 @command.command(epilog="Example: hafs-tui deploy ollama run:pilot-dpo --tag hafs-coder:14b")
@@ -73,9 +83,10 @@ async def ollama(
     """Merge, convert, upload and create a tag on an Ollama server."""
     from backend.deployment.ollama import deploy_ollama
 
+    progress = session.progress()
     made = await deploy_ollama(
-        ws, model, tag, base_url=base_url, name=name, system=system,
-        on_progress=lambda what, done, total: session.tell(f"{what}: {done}/{total}" if total else what),
+        ws, model, tag, base_url=base_url, name=name, system=system, on_event=step_teller(session),
+        on_progress=lambda what, done, total: progress(f"{what}: {done}/{total}" if total else what),
     )  # fmt: skip
     session.show(as_json(made), _line(made))
 
@@ -118,31 +129,46 @@ async def rollback(ws: Workspace, session: Session, name: str) -> None:
 @command.command(epilog="Example: hafs-tui deploy chat hafs-coder --message 'Load A from $12'")
 @click.argument("name")
 @click.option("--message", help="One message; without it, lines are read until the end of input.")
+@click.option("--system", default="", help="A system text before it.")
 @click.option("--max-tokens", default=256, show_default=True, help="Longest reply.")
 @in_workspace
-async def chat(ws: Workspace, session: Session, name: str, message: str | None, max_tokens: int) -> None:
-    """Talk to a deployment; the reply streams."""
-    from backend.deployment.chat import chat as talk
+async def chat(
+    ws: Workspace, session: Session, name: str, message: str | None, system: str, max_tokens: int
+) -> None:
+    """Talk to a deployment, or to any model that answers; the reply streams, and each exchange is stored."""
+    from backend.deployment.chat import open_chat
 
-    async def once(text: str) -> str:
-        pieces: list[str] = []
-        async with talk(ws, name, text, max_tokens=max_tokens) as reply:
-            async for piece in reply:
-                pieces.append(piece)
-                if not session.as_json:
-                    click.echo(sanitize(piece), nl=False)
-        if not session.as_json:
-            click.echo()
-        return "".join(pieces)
+    said: list[dict[str, object]] = []
+    async with open_chat(ws, name, system=system, max_tokens=max_tokens) as conversation:
+        async for text in _messages(message):
+            reply = await _say(session, conversation, text)
+            said.append({"message": text, "reply": reply, "exchange": conversation.exchange_id})
+    if session.as_json:
+        session.show({"name": name, **(said[0] if message is not None else {"messages": said})}, "")
 
-    if message is not None:
-        reply = await once(message)
-        if session.as_json:
-            session.show({"name": name, "message": message, "reply": reply}, "")
+
+async def _messages(only: str | None) -> AsyncIterator[str]:
+    """The one message, or the lines of standard input, with a prompt where a person types them."""
+    if only is not None:
+        yield only
         return
-    stdin = click.get_text_stream("stdin")
-    while line := await asyncio.to_thread(stdin.readline):
+    while True:
+        if sys.stdin.isatty():
+            click.echo("> ", nl=False, err=True)
+        line = await asyncio.to_thread(sys.stdin.readline)
+        if not line:
+            return
         if line.strip():
-            reply = await once(line.strip())
-            if session.as_json:
-                session.show({"name": name, "message": line.strip(), "reply": reply}, "")
+            yield line.strip()
+
+
+async def _say(session: Session, conversation: Chat, text: str) -> str:
+    pieces: list[str] = []
+    async with aclosing(conversation.say(text)) as reply:
+        async for piece in reply:
+            pieces.append(piece)
+            if not session.as_json:
+                click.echo(sanitize(piece), nl=False)
+    if not session.as_json:
+        click.echo()
+    return "".join(pieces)

@@ -29,9 +29,9 @@ async def command(ws: Workspace, session: Session, host: str | None) -> None:
     value: dict[str, object] = {"checks": checks}
     if host:
         from backend.hosts.catalog import probe_host
-        from hafs_tui.cli.host import _describe, _report_json
+        from hafs_tui.cli.host import describe, report_json
 
         report = await probe_host(ws, host)
-        value["host"] = _report_json(host, report)
-        lines.append(_describe(host, report))
+        value["host"] = report_json(host, report)
+        lines.append(describe(host, report))
     session.show(value, "\n".join(lines))

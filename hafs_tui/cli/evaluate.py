@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,7 @@ from hafs_tui.cli.groups import Group
 from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
 
 if TYPE_CHECKING:
+    from backend.evaluation.checking import CheckReport
     from backend.settings import Workspace
 
 
@@ -55,30 +57,31 @@ async def run(
     from backend.evaluation.running import evaluation_document, run_evaluation
 
     names = [part for given in (*benchmarks, *more) for part in given.split(",") if part]
+    tell = session.progress()
     evaluation = await run_evaluation(
         ws, model, names, heldout=heldout, host=host, output=output, max_new_tokens=max_new_tokens,
-        on_progress=lambda done, total: session.tell(f"{done}/{total} items"),
+        on_progress=lambda done, total: tell(f"{done}/{total} items"),
     )  # fmt: skip
     document = await evaluation_document(ws, evaluation.id)
-    rows = [
-        (b["name"], b["items"], b["passed"], b["score"], *_interval(b["interval"]))
-        for b in document["benchmarks"]
-    ]
+    rows = [(b["name"], b["items"], b["passed"], b["score"], *b["interval"]) for b in document["benchmarks"]]
     text = table(("benchmark", "items", "passed", "score", "from", "to (95 %)"), rows)
     session.show(
         document,
-        f"evaluation {evaluation.id} of {model}: {evaluation.state}\n{text}\nperplexity: {document['perplexity']}",
+        f"evaluation {evaluation.id} of {model}: {evaluation.state}\n{text}\n{_perplexity(document['perplexity'])}\n"
+        f"written to {evaluation.output}",
     )
     if evaluation.state != "done":
         sys.exit(EXIT_FAILED)
 
 
-def _interval(interval: object) -> tuple[object, object]:
-    if isinstance(interval, dict):
-        return interval.get("low"), interval.get("high")
-    if isinstance(interval, (list, tuple)) and len(interval) == 2:
-        return interval[0], interval[1]
-    return None, None
+def _perplexity(figures: dict[str, Any]) -> str:
+    measured = {
+        "words, rolling": "word_rolling",
+        "bytes, rolling": "byte_rolling",
+        "words, sliding": "word_stride",
+    }
+    parts = [f"{figures[key]:.4g} ({label})" for label, key in measured.items() if figures[key] is not None]
+    return "perplexity: " + (", ".join(parts) or str(figures["reason"]))
 
 
 @command.command(
@@ -94,30 +97,60 @@ async def compare(
     ws: Workspace, session: Session, baseline: str, finetuned: str, report: Path | None
 ) -> None:
     """Compare two models item by item: better, worse, or can't tell and how many items are missing."""
-    from backend.evaluation.report import verdict_sentence
+    from backend.evaluation.report import verdict_words
     from backend.evaluation.running import compare_models, comparison_document
 
     comparison, row = await compare_models(ws, baseline, finetuned, report)
-    text = f"{finetuned} against {baseline}: {verdict_sentence(comparison)}"
-    if row.report:
-        text += f"\nreport: {row.report}"
-    session.show(comparison_document(comparison, row), text)
+    overall, counts = comparison.overall, comparison.counts
+    lines = [
+        f"{finetuned} against {baseline}: {verdict_words(overall)}",
+        f"{overall.items} items answered by both: {counts.won} won, {counts.lost} lost, "
+        f"{counts.both} passed by both, {counts.neither} by neither",
+        *(f"note: {note}" for note in comparison.notes),
+        f"report: {row.report}",
+    ]
+    session.show(comparison_document(comparison, row), "\n".join(lines))
 
 
 @command.command(epilog="Example: hafs-tui eval check opcodes_benchmark.jsonl")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file")
 @in_workspace
-async def check(ws: Workspace, session: Session, file: Path) -> None:
-    """Judge a benchmark file's own references, alternates, near-misses and broken answers."""
+async def check(ws: Workspace, session: Session, file: str) -> None:
+    """Judge a benchmark's own references, alternates, near-misses and broken answers; FILE or its name."""
     from backend.evaluation.checking import check_benchmark
+    from backend.evaluation.running import find_benchmark
 
-    report = check_benchmark(file)
-    rows = [
-        (c.id, c.answer, c.expected, c.outcome, "" if c.holds else "NOT AS EXPECTED") for c in report.cases
+    path = await asyncio.to_thread(find_benchmark, ws, file)
+    report = await asyncio.to_thread(check_benchmark, path)
+    held = sum(case.holds is True for case in report.cases)
+    lines = [
+        f"{report.benchmark}: {report.items} items, {len(report.cases)} own answers: {held} as they should be, "
+        f"{len(report.failed)} not, {len(report.cases) - held - len(report.failed)} not run"
     ]
-    session.show(report, table(("item", "answer", "expected", "outcome", ""), rows))
+    lines += [
+        f"  {report.path}:{case.line}: {case.id}: a {case.kind} came out as {case.outcome}: {case.answer}"
+        for case in report.failed
+    ]
+    lines += [f"  {report.path}:{bad.line}: no item: {bad.reason}" for bad in report.problems]
+    if report.unchecked:
+        shown = ", ".join(report.unchecked[:8]) + (", ..." if len(report.unchecked) > 8 else "")
+        lines.append(f"  {len(report.unchecked)} items have no reference that could be judged here: {shown}")
+    session.show(_check_json(report), "\n".join(lines))
     if not report.holds:
         sys.exit(EXIT_FAILED)
+
+
+def _check_json(report: CheckReport) -> dict[str, Any]:
+    return {
+        "benchmark": report.benchmark, "path": report.path, "items": report.items, "holds": report.holds,
+        "outcomes": [
+            {"id": case.id, "outcome": case.outcome, "detail": case.detail, "line": case.line, "kind": case.kind,
+             "answer": case.answer, "holds": case.holds}
+            for case in report.cases
+        ],
+        "unchecked": report.unchecked,
+        "problems": [{"line": bad.line, "reason": bad.reason} for bad in report.problems],
+    }  # fmt: skip
 
 
 @command.command("list", epilog="Example: hafs-tui eval list")
@@ -128,8 +161,11 @@ async def list_(ws: Workspace, session: Session) -> None:
 
     found = await list_evaluations(ws)
     rows = [(e.id, e.model, ", ".join(e.benchmarks), e.state) for e in found]
-    session.show([{"id": e.id, "model": e.model, "benchmarks": e.benchmarks, "state": e.state} for e in found],
-                 table(("id", "model", "benchmarks", "state"), rows))  # fmt: skip
+    value = [
+        {"id": e.id, "model": e.model, "benchmarks": e.benchmarks, "state": e.state, "error": e.error}
+        for e in found
+    ]
+    session.show(value, table(("id", "model", "benchmarks", "state"), rows))
 
 
 @command.command(epilog="Example: hafs-tui eval show 2")
@@ -144,6 +180,7 @@ async def show(ws: Workspace, session: Session, evaluation_id: int) -> None:
     document = await evaluation_document(ws, evaluation_id)
     session.show(
         document,
-        f"{evaluation.model}: {evaluation.state}\n"
-        + table(("benchmark", "item", "outcome", "answer", "reference"), rows),
+        f"{evaluation.model}: {evaluation.state}{': ' + evaluation.error if evaluation.error else ''}\n"
+        + table(("benchmark", "item", "outcome", "answer", "reference"), rows)
+        + f"\n{_perplexity(document['perplexity'])}",
     )

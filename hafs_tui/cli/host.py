@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Session, copy_teller, in_workspace, size, table
+from hafs_tui.sanitize import sanitize
 
 if TYPE_CHECKING:
     from backend.hosts.catalog import HostReport
     from backend.settings import Workspace
+    from remote import Reading
 
 
 @click.group(
@@ -52,7 +55,7 @@ async def add(ws: Workspace, session: Session, /, name: str, accept_new: bool, *
 
     await asyncio.to_thread(add_host, ws, name, HostSettings(kind="ssh", **given))
     report = await probe_host(ws, name, accept_new=accept_new)
-    session.show(_report_json(name, report), _describe(name, report))
+    session.show(report_json(name, report), describe(name, report))
 
 
 @command.command("list", epilog="Example: hafs-tui host list")
@@ -72,8 +75,9 @@ async def list_(ws: Workspace, session: Session) -> None:
 @in_workspace
 async def remove(ws: Workspace, session: Session, name: str) -> None:
     """Take a host out of hosts.toml; what lies on it stays."""
-    from backend.hosts.catalog import remove_host
+    from backend.hosts.catalog import host_settings, remove_host
 
+    host_settings(ws, name)  # an unknown name is told with those there are
     await asyncio.to_thread(remove_host, ws, name)
     session.show(
         {"name": name, "removed": True}, f"host {name} is removed from hosts.toml; what lies on it stays"
@@ -91,10 +95,10 @@ async def probe(ws: Workspace, session: Session, name: str, accept_new: bool) ->
     from backend.hosts.catalog import probe_host
 
     report = await probe_host(ws, name, accept_new=accept_new)
-    session.show(_report_json(name, report), _describe(name, report))
+    session.show(report_json(name, report), describe(name, report))
 
 
-def _report_json(name: str, report: HostReport) -> dict[str, Any]:
+def report_json(name: str, report: HostReport) -> dict[str, Any]:
     return {
         "host": name,
         "probe": report.probe,
@@ -104,14 +108,21 @@ def _report_json(name: str, report: HostReport) -> dict[str, Any]:
     }
 
 
-def _describe(name: str, report: HostReport) -> str:
-    from hafs_tui.cli.support import plain
-
-    lines = [f"host {name}:"]
-    lines += [
-        f"  {key}: {value}" for key, value in plain(report.probe).items() if value not in (None, "", [])
+def describe(name: str, report: HostReport) -> str:
+    """A host for people: what it is, what it has, what is missing."""
+    p = report.probe
+    lines = [
+        f"host {name}: {p.hostname}, {p.os} {p.machine}, user {p.user}",
+        f"  root {p.root}, {size(p.disk_free_bytes)} free",
+        f"  {p.cpus} processors, {size(p.memory_bytes or 0)} of memory, {p.latency_s * 1000:.1f} ms away",
+        f"  Python {p.python_version} at {p.python}",
     ]
-    lines += [f"  {library}: {version or 'missing'}" for library, version in report.libraries.items()]
+    lines += [f"  GPU {index}: {gpu}" for index, gpu in enumerate(p.gpus)]
+    lines += [f"  no GPU: {p.gpu_problem}"] if p.gpu_problem else []
+    lines += [f"  clock {p.clock_skew_s:+.1f} s off"] if abs(p.clock_skew_s) > 1 else []
+    lines.append(
+        "  " + ", ".join(f"{library} {version or 'missing'}" for library, version in report.libraries.items())
+    )
     if report.missing:
         lines.append(f"  missing for training: {', '.join(report.missing)}. {report.remedy}")
     return "\n".join(lines)
@@ -123,48 +134,63 @@ def _describe(name: str, report: HostReport) -> str:
 @in_workspace
 async def gpus(ws: Workspace, session: Session, name: str | None, follow: bool) -> None:
     """Readings of a host's GPUs, or of its processor and memory where it has none; of every host without NAME."""
-    from backend.hosts.catalog import list_hosts, open_named_host
+    from backend.hosts.catalog import list_hosts
     from backend.hosts.gauges import read_gauges
-    from hafs_tui.cli.support import plain
-
-    names = [name] if name else list(await asyncio.to_thread(list_hosts, ws))
-    headers = ("host", "index", "name", "util %", "memory MiB", "of MiB", "°C", "W", "stale s")
-
-    def rows(readings: list[Any]) -> list[tuple[object, ...]]:
-        return [
-            (
-                r.host,
-                r.index,
-                r.name,
-                r.utilization,
-                r.memory_used_mib,
-                r.memory_total_mib,
-                r.temperature_c,
-                r.power_w,
-                r.stale_s,
-            )
-            for r in readings
-        ]
+    from backend.settings import SettingsError
+    from remote import HostError
 
     if follow:
-        async with open_named_host(ws, names[0]) as host:
-            async for readings in host.gpus():
-                session.show([plain(r) for r in readings], table(headers, rows(readings)))
-                sys.stdout.flush()
+        await _follow(ws, session, name)
         return
-    found: list[Any] = []
+    if name is not None:
+        _show_readings(session, await read_gauges(ws, name))
+        return
+    found: list[Reading] = []
     failed = False
-    for one in names:
+    for one in await asyncio.to_thread(list_hosts, ws):
         try:
             found += await read_gauges(ws, one)
-        except Exception as error:
-            if name:
-                raise
+        except (HostError, SettingsError) as error:
             failed = True
-            click.echo(f"{one}: {error}", err=True)
-    session.show(found, table(headers, rows(found)))
+            click.echo(sanitize(str(error)), err=True)
+    _show_readings(session, found)
     if failed and not found:
         sys.exit(EXIT_FAILED)
+
+
+async def _follow(ws: Workspace, session: Session, name: str | None) -> None:
+    """A table (with --json a line) for each second's readings, until a signal."""
+    from backend.hosts.catalog import host_settings
+    from backend.hosts.gauges import Gauges, watch_gauges
+
+    if name is not None:
+        host_settings(ws, name)
+    gauges, told = Gauges(seconds=1), set[str]()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch_gauges(ws, gauges, [name] if name else None))
+        while True:
+            await asyncio.sleep(1)
+            for problem in set(gauges.problems.values()) - told:
+                told.add(problem)
+                click.echo(sanitize(problem), err=True)
+            if readings := gauges.latest():
+                _show_readings(session, readings)
+                sys.stdout.flush()
+
+
+def _show_readings(session: Session, readings: list[Reading]) -> None:
+    rows = [
+        (r.host, r.index, r.name, r.utilization, r.memory_used_mib, r.memory_total_mib, r.temperature_c, r.power_w,
+         r.stale_s)
+        for r in readings
+    ]  # fmt: skip
+    headers = ("host", "index", "name", "util %", "memory MiB", "of MiB", "°C", "W", "stale s")
+    session.show(readings, table(headers, rows))
+
+
+def _copying(session: Session, what: object) -> Callable[[int, int], None]:
+    tell = copy_teller(session)
+    return lambda done, total: tell(str(what), done, total)
 
 
 @command.command(epilog="Example: hafs-tui host put box ./data.jsonl datasets/data.jsonl")
@@ -177,7 +203,7 @@ async def put(ws: Workspace, session: Session, name: str, local: Path, remote: s
     from backend.hosts.catalog import open_named_host
 
     async with open_named_host(ws, name) as host:
-        done = await host.put(local, remote)
+        done = await host.put(local, remote, _copying(session, local))
     session.show(
         done,
         f"{done.files} files, {done.size} bytes ({done.moved} sent) at {done.path}, sha256 {done.sha256}",
@@ -194,7 +220,7 @@ async def get(ws: Workspace, session: Session, name: str, remote: str, local: Pa
     from backend.hosts.catalog import open_named_host
 
     async with open_named_host(ws, name) as host:
-        done = await host.get(remote, local)
+        done = await host.get(remote, local, _copying(session, remote))
     session.show(
         done,
         f"{done.files} files, {done.size} bytes ({done.moved} received) at {done.path}, sha256 {done.sha256}",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import shlex
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Session, facts, in_workspace, table
 from hafs_tui.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -52,20 +55,32 @@ async def launch(ws: Workspace, session: Session, host: str, detach: bool, argv:
     if detach:
         session.show(as_json(job), f"{job.id} runs on {host}; follow it: hafs-tui job follow {job.id}")
         return
-    ended = await follow_job(ws, job.id, _ignore if session.as_json else _print)
-    session.show(as_json(ended), f"{ended.id}: {ended.state}, exit code {ended.exit_code}")
-    end_with(ended)
+    ended = await follow_job(ws, job.id, _ignore if session.as_json else _printer())
+    _ended(session, ended)
 
 
-def _print(data: bytes) -> None:
+def _ended(session: Session, job: Job) -> None:
+    """The end of a followed job: told on stderr, since stdout holds its output."""
+    if session.as_json:
+        session.show(as_json(job), "")
+    else:
+        session.tell(
+            f"{job.id}: {job.state}, exit code {job.exit_code}" + (f"\n{job.error}" if job.error else "")
+        )
+    end_with(job)
+
+
+def _printer() -> Callable[[bytes], None]:
     """To a file or pipe the job's own bytes; to a terminal, on which they could act, made harmless."""
-    stream = click.get_binary_stream("stdout")
-    if sys.stdout.isatty():
-        data = sanitize(
-            data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").decode("utf-8", "replace")
-        ).encode()
-    stream.write(data)
-    stream.flush()
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(data: bytes) -> None:
+        if sys.stdout.isatty():
+            data = sanitize(decoder.decode(data).replace("\r\n", "\n").replace("\r", "\n")).encode()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    return write
 
 
 def _ignore(data: bytes) -> None:
@@ -79,8 +94,8 @@ async def list_(ws: Workspace, session: Session) -> None:
     from backend.hosts.jobs import list_jobs
 
     found = await list_jobs(ws)
-    rows = [(j.id, j.host, j.kind, j.state, j.exit_code) for j in found]
-    session.show([as_json(j) for j in found], table(("id", "host", "kind", "state", "exit"), rows))
+    rows = [(j.id, j.host, j.kind, j.state, j.exit_code, (j.error or "")[:60]) for j in found]
+    session.show([as_json(j) for j in found], table(("id", "host", "kind", "state", "exit", "error"), rows))
 
 
 @command.command(epilog="Example: hafs-tui job show sft-20261124-083012-ab12")
@@ -91,8 +106,7 @@ async def show(ws: Workspace, session: Session, job_id: str) -> None:
     from backend.hosts.jobs import show_job
 
     job = await show_job(ws, job_id)
-    text = "\n".join(f"{key}: {value}" for key, value in as_json(job).items() if value is not None)
-    session.show(as_json(job), text)
+    session.show(as_json(job), facts({**as_json(job), "argv": shlex.join(job.argv)}))
 
 
 @command.command(epilog="Example: hafs-tui job follow sft-20261124-083012-ab12")
@@ -104,13 +118,9 @@ async def follow(ws: Workspace, session: Session, job_id: str, events: bool) -> 
     from backend.hosts.jobs import follow_job
 
     ended = await follow_job(
-        ws, job_id, _ignore if session.as_json else _print, stream="events" if events else "stdout"
+        ws, job_id, _ignore if session.as_json else _printer(), stream="events" if events else "stdout"
     )
-    if session.as_json:
-        session.show(as_json(ended), "")
-    else:
-        session.tell(f"{ended.id}: {ended.state}, exit code {ended.exit_code}")
-    end_with(ended)
+    _ended(session, ended)
 
 
 @command.command(epilog="Example: hafs-tui job cancel sft-20261124-083012-ab12")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import Session, in_workspace, table
+from hafs_tui.cli.support import Session, facts, in_workspace, plain, size, table
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -25,8 +25,11 @@ async def list_(ws: Workspace, session: Session) -> None:
     from backend.registry.catalog import list_models
 
     found = await list_models(ws)
-    rows = [(m.name, m.kind, m.parent, m.host, m.size_bytes, m.location) for m in found]
-    session.show(found, table(("name", "kind", "from", "host", "bytes", "where"), rows))
+    rows = [
+        (m.name, m.kind, m.parent, m.host, "" if m.size_bytes is None else size(m.size_bytes), m.location)
+        for m in found
+    ]
+    session.show(found, table(("name", "kind", "from", "host", "size", "where"), rows))
 
 
 @command.command(epilog="Example: hafs-tui models show pilot-sft")
@@ -35,7 +38,6 @@ async def list_(ws: Workspace, session: Session) -> None:
 async def show(ws: Workspace, session: Session, name: str) -> None:
     """One model."""
     from backend.registry.catalog import show_model
-    from hafs_tui.cli.support import plain
 
     model = await show_model(ws, name)
-    session.show(model, "\n".join(f"{key}: {value}" for key, value in plain(model).items()))
+    session.show(model, facts(plain(model)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import Session, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -34,7 +35,7 @@ def as_json(pair: Pair) -> dict[str, Any]:
 @click.option(
     "--model", required=True, help="What answers: run:NAME, gguf:..., deployment:NAME, api:provider/model."
 )
-@click.option("--dataset", required=True, help="NAME[@version]: its training prompts are asked.")
+@click.option("--dataset", help="NAME[@version]: its training prompts are asked; else approved samples'.")
 @click.option("--num-samples", type=click.IntRange(min=1), required=True, help="Prompts to ask.")
 @click.option(
     "--candidates-per-prompt",
@@ -53,9 +54,7 @@ def as_json(pair: Pair) -> dict[str, Any]:
 @click.option(
     "--normalise",
     type=click.Choice(["text", "asm"]),
-    default="asm",
-    show_default=True,
-    help="For --scorer reference.",
+    help="For --scorer reference: how answers are compared; else as the domain says.",
 )
 @click.option("--batch", help="Name of the batch; the same name goes on where it was.")
 @click.option(
@@ -67,18 +66,32 @@ async def generate(ws: Workspace, session: Session, /, output: Path | None, **gi
     from backend.preferences.exporting import export as export_pairs
     from backend.preferences.running import generate_pairs
 
+    tell = session.progress()
     made = await generate_pairs(
-        ws, **given, on_progress=lambda done, total: session.tell(f"{done}/{total} candidates")
-    )
-    rows = (
-        await export_pairs(ws, output, batch=made.pairing.batch, pending=True) if output is not None else None
+        ws, **given, on_progress=lambda done, total: tell(f"{done}/{total} candidates")
     )
     g, p = made.generation, made.pairing
-    text = (
+    lines = [
         f"batch {p.batch}: {g.candidates} candidates to {g.prompts} prompts, {p.pairs} pairs, {p.ties} ties, "
-        f"{p.near_equal} near-equal, {g.missing} without a score"
+        f"{p.near_equal} near-equal, {p.too_few} with too few answers, {p.unscored} without a score"
+    ]
+    lines += [f"  failed: {failure}" for failure in g.failures[:5]]
+    rows = None
+    if output is not None and p.pairs + p.known == 0:
+        lines.append(f"no pair was made, so {output} was not written")
+    elif output is not None and given["scorer"] == "human":
+        lines.append(
+            f"the pairs wait for you: decide them (hafs-tui preferences list --state pending), then export them: "
+            f"hafs-tui preferences export {output} --batch {p.batch}"
+        )
+    elif output is not None:
+        rows = await export_pairs(ws, output, batch=p.batch, pending=True)
+        lines.append(f"{rows} pairs in {output}")
+    session.show(
+        {"generation": g, "pairing": p, "output": output if rows else None, "rows": rows}, "\n".join(lines)
     )
-    session.show({"generation": g, "pairing": p, "output": output, "rows": rows}, text)
+    if g.missing and p.pairs + p.known == 0:
+        sys.exit(EXIT_FAILED)
 
 
 @command.command("list", epilog="Example: hafs-tui preferences list --state pending")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import Session, in_workspace, table
+from hafs_tui.cli.support import Failed, Session, in_workspace, table
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -35,15 +35,20 @@ def filter_options(function: F) -> F:
     return function
 
 
-def make_filter(
+async def make_filter(
+    ws: Workspace,
     campaign: str | None,
     domain: str | None,
     states: tuple[str, ...],
     min_score: float | None,
     text: str | None = None,
 ) -> Filter:
+    """The filter of the flags. Raises CampaignError for a campaign that is not there."""
+    from backend.generation.campaigns import named
     from backend.store.samples import Filter
 
+    if campaign is not None:
+        await named(ws, campaign)
     return Filter(campaign=campaign, domain=domain, states=states, min_score=min_score, text=text)  # type: ignore[arg-type]
 
 
@@ -77,7 +82,7 @@ async def list_(
     min_score: float | None, limit: int,
 ) -> None:  # fmt: skip
     """Samples, newest first."""
-    await _list(ws, session, make_filter(campaign, domain, states, min_score), limit)
+    await _list(ws, session, await make_filter(ws, campaign, domain, states, min_score), limit)
 
 
 @command.command(epilog="Example: hafs-tui samples search 'direct page'")
@@ -90,7 +95,7 @@ async def search(
     min_score: float | None, limit: int,
 ) -> None:  # fmt: skip
     """Samples that hold these words, newest first."""
-    await _list(ws, session, make_filter(campaign, domain, states, min_score, text), limit)
+    await _list(ws, session, await make_filter(ws, campaign, domain, states, min_score, text), limit)
 
 
 @command.command(epilog="Example: hafs-tui samples show 17")
@@ -122,8 +127,11 @@ async def show(ws: Workspace, session: Session, sample_id: int) -> None:
 @in_workspace
 async def approve(ws: Workspace, session: Session, ids: tuple[int, ...]) -> None:
     """Approve samples."""
+    from backend.review.card import card
     from backend.review.deciding import approve as decide
 
+    for sample_id in ids:  # an unknown one is told before any is decided
+        await card(ws, sample_id)
     made = [await decide(ws, sample_id) for sample_id in ids]
     session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} approved")
 
@@ -134,8 +142,11 @@ async def approve(ws: Workspace, session: Session, ids: tuple[int, ...]) -> None
 @in_workspace
 async def reject(ws: Workspace, session: Session, ids: tuple[int, ...], reason: str | None) -> None:
     """Reject samples."""
+    from backend.review.card import card
     from backend.review.deciding import reject as decide
 
+    for sample_id in ids:  # an unknown one is told before any is decided
+        await card(ws, sample_id)
     made = [await decide(ws, sample_id, reason) for sample_id in ids]
     session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} rejected")
 
@@ -157,7 +168,7 @@ async def edit(
         before = (await card(ws, sample_id)).sample.output
         output = click.edit(before)
         if output is None:
-            raise click.UsageError("the editor was left without saving; nothing was changed")
+            raise Failed("the editor was left without saving; nothing was changed")
         output = output.rstrip("\n")
     made = await decide(ws, sample_id, instruction=instruction, input=input_text, output=output)
     session.show(
@@ -209,10 +220,12 @@ async def import_(ws: Workspace, session: Session, path: Path, domain: str | Non
 @in_workspace
 async def export(
     ws: Workspace, session: Session, path: Path, campaign: str | None, domain: str | None, states: tuple[str, ...],
-    min_score: float | None, format_: str,
+    min_score: float | None, format_: Any,
 ) -> None:  # fmt: skip
     """Write samples as JSONL."""
     from backend.datasets.exporting import export_samples
 
-    count = await export_samples(ws, path, make_filter(campaign, domain, states, min_score), format=format_)
+    count = await export_samples(
+        ws, path, await make_filter(ws, campaign, domain, states, min_score), format=format_
+    )
     session.show({"path": path, "rows": count}, f"{count} rows in {path}")

@@ -10,9 +10,11 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +22,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from hafs_tui.crash import mask_secrets
 from hafs_tui.sanitize import sanitize
 
 if TYPE_CHECKING:
+    from backend.contract.events import Record
     from backend.settings import Workspace
 
 P = ParamSpec("P")
@@ -31,10 +35,8 @@ T = TypeVar("T")
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_REFUSED = 1, 2, 3
 
 
-class Refused(click.ClickException):
-    """A gate or a budget says no: exit code 3."""
-
-    exit_code = EXIT_REFUSED
+class Failed(Exception):
+    """A command failed; the message says what, where and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,47 @@ class Session:
             click.echo(sanitize(text))
 
     def tell(self, text: str) -> None:
-        """Progress and remarks: on stderr, and not at all with --json."""
+        """Remarks: on stderr, and not at all with --json."""
         if not self.as_json:
             click.echo(sanitize(text), err=True)
+
+    def progress(self) -> Callable[[str], None]:
+        """A `tell` for what comes often: at most one line a second."""
+        told_at = -math.inf
+
+        def tell(text: str) -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at >= 1.0:
+                told_at = time.monotonic()
+                self.tell(text)
+
+        return tell
+
+
+def step_teller(session: Session) -> Callable[[Record], None]:
+    """Tells a worker's events as lines of progress: steps at most once a second, trouble always."""
+    progress = session.progress()
+
+    def tell(record: Record) -> None:
+        from backend.contract import events
+
+        event = record.event
+        if isinstance(event, events.Metrics) and event.loss is not None:
+            margin = "" if event.rewards_margin is None else f", margin {event.rewards_margin:.4f}"
+            speed = "" if event.tokens_per_second is None else f", {event.tokens_per_second:.0f} tokens/s"
+            progress(f"step {event.step}/{event.total_steps}: loss {event.loss:.4f}{margin}{speed}")
+        elif isinstance(event, events.Warned):
+            session.tell(f"warning: {event.message} {event.remedy}".rstrip())
+        elif isinstance(event, events.Failed):
+            session.tell(f"failed: {event.message} {event.remedy}".rstrip())
+
+    return tell
+
+
+def copy_teller(session: Session) -> Callable[[str, int, int], None]:
+    """Tells how far a copy is, at most once a second."""
+    progress = session.progress()
+    return lambda what, done, total: progress(f"{what}: {size(done)} of {size(total)}")
 
 
 def plain(value: Any) -> Any:
@@ -69,7 +109,7 @@ def plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, float) and value - value != 0:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
@@ -91,8 +131,47 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return " ".join(text.split())
+    if isinstance(value, float):
+        return f"{value:.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return " ".join(str(value).split())
+
+
+def facts(values: Mapping[str, Any], indent: str = "") -> str:
+    """An object for people: a line for each key that has a value; times as dates, bytes as GiB, tables within
+    one line where they are flat."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and any(isinstance(part, (Mapping, list)) for part in value.values()):
+            lines += [f"{indent}{_words(key)}:", facts(value, indent + "  ")]
+        elif (text := _fact(key, value)) != "":
+            lines.append(f"{indent}{_words(key)}: {text}")
+    return "\n".join(lines)
+
+
+def _words(key: str) -> str:
+    return key.removesuffix("_at").removesuffix("_bytes").replace("_", " ")
+
+
+def _fact(key: str, value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return ""
+    if key.endswith("_at") and isinstance(value, (int, float)):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if key.endswith("_bytes") and isinstance(value, int):
+        return size(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{part} {text}" for part, one in value.items() if (text := _fact(str(part), one)))
+    if isinstance(value, list):
+        return ", ".join(_fact("", one) for one in value)
+    return str(value) if isinstance(value, bool) else _cell(value)
+
+
+def size(count: int) -> str:
+    """Bytes for people: "12 bytes", "3.4 MiB"."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"
 
 
 def duration(seconds: float | None) -> str:
@@ -146,17 +225,14 @@ def run_async(main: Callable[[], Awaitable[T]]) -> T:
             stopped_by.append(number)
             task.cancel()
 
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),
-        ):
-            loop.add_signal_handler(number, stop, number)
+        if sys.platform != "win32":  # its event loop takes no signals: Ctrl+C raises KeyboardInterrupt there
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, stop, number)
         return await main()
 
     try:
         return asyncio.run(guarded())
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(128 + (stopped_by[0] if stopped_by else signal.SIGINT))
     except BrokenPipeError:
@@ -180,10 +256,12 @@ def _first(error: BaseException) -> BaseException:
 def _end(error: BaseException) -> NoReturn:
     if isinstance(error, click.ClickException):
         raise error
-    if type(error).__module__.startswith(("backend.", "remote.", "config.")) or isinstance(error, OSError):
-        click.echo(sanitize(f"error: {error}"), err=True)
+    if type(error).__module__.startswith(("backend.", "remote.", "config.", "hafs_tui.")) or isinstance(
+        error, OSError
+    ):
+        click.echo(sanitize(mask_secrets(f"error: {error}")), err=True)
     else:
-        click.echo(sanitize("".join(traceback.format_exception(error))), err=True)
+        click.echo(sanitize(mask_secrets("".join(traceback.format_exception(error)))), err=True)
         click.echo("error: this is a fault of the program; the lines above say where", err=True)
     sys.exit(getattr(error, "exit_code", EXIT_FAILED))
 

@@ -11,10 +11,9 @@ import click
 from backend.contract.options import Option, describe
 from backend.contract.recipe import DpoRecipe, SftRecipe
 from hafs_tui.cli.groups import Command, Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Session, copy_teller, facts, in_workspace, step_teller, table
 
 if TYPE_CHECKING:
-    from backend.contract.events import Record
     from backend.settings import Workspace
     from backend.store.runs import Run
 
@@ -60,7 +59,7 @@ def _option(parameter: Option) -> Callable[[Any], Any]:
 
 def as_json(run: Run, checkpoints: list[Any] | None = None) -> dict[str, Any]:
     return {
-        "id": run.id, "name": run.name, "kind": run.kind, "state": run.state, "host": run.host, "job_id": run.job_id,
+        "id": run.name, "kind": run.kind, "state": run.state, "host": run.host, "job_id": run.job_id,
         "base_model": run.base_model, "parent": run.parent, "step": run.step, "total_steps": run.total_steps,
         "loss": run.loss, "eval_loss": run.eval_loss, "output_dir": run.output_dir, "recipe": run.recipe,
         "checkpoints": [{"step": c.step, "path": c.path} for c in checkpoints or []],
@@ -87,7 +86,7 @@ async def sft(
     from backend.training.runs import start_sft
 
     values = recipe_values(ws, "sft", preset, _given(flags))
-    run = await start_sft(ws, host, values, dataset=dataset, name=name)
+    run = await start_sft(ws, host, values, dataset=dataset, name=name, on_copy=copy_teller(session))
     await _finish(ws, session, run, detach)
 
 
@@ -104,23 +103,30 @@ async def sft(
     help="run:NAME, an adapter's folder, or a whole model.",
 )
 @click.option(
-    "--preference_data", "--preference-data", "preference_data", required=True, help="A JSONL file of pairs."
+    "--preference_data",
+    "--preference-data",
+    "preference_data",
+    help="A JSONL file of pairs; else the decided pairs of the workspace.",
 )
+@click.option("--batch", help="Without a file: only the pairs of this batch.")
 @click.option("--name", help="The run's name; else it is made from the time.")
 @click.option("--preset", help="A recipe of config/recipes/; flags lie over it.")
 @click.option("--detach", is_flag=True, help="Return when it is launched; the job goes on by itself.")
 @recipe_options(DpoRecipe)
 @in_workspace
 async def dpo(
-    ws: Workspace, session: Session, /, host: str, sft_model: str, preference_data: str, name: str | None,
-    preset: str | None, detach: bool, **flags: Any,
+    ws: Workspace, session: Session, /, host: str, sft_model: str, preference_data: str | None, batch: str | None,
+    name: str | None, preset: str | None, detach: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Preference fine-tuning (DPO) from an SFT adapter or a whole model."""
     from backend.training.recipes import recipe_values
     from backend.training.runs import start_dpo
 
     values = recipe_values(ws, "dpo", preset, _given(flags))
-    run = await start_dpo(ws, host, values, sft_model=sft_model, preference_data=preference_data, name=name)
+    run = await start_dpo(
+        ws, host, values, sft_model=sft_model, preference_data=preference_data, batch=batch, name=name,
+        on_copy=copy_teller(session),
+    )  # fmt: skip
     await _finish(ws, session, run, detach)
 
 
@@ -139,29 +145,16 @@ async def _finish(ws: Workspace, session: Session, run: Run, detach: bool) -> No
         )
         return
     assert run.job_id is not None  # noqa: S101 - a started run has a job
-    job = await wait_for(ws, run.job_id, lambda record: _tell(session, record))
+    job = await wait_for(ws, run.job_id, step_teller(session))
     details = await show_run(ws, run.name)
     text = f"run {run.name}: {job.state}, loss {_number(details.run.loss)}, eval loss {_number(details.run.eval_loss)}"
     if job.state != "done":
-        text += f"\n{job.error or ''}"
+        text += f"\n{job.error or 'its log says more'}: hafs-tui job follow {job.id}"
+        if details.checkpoints:
+            text += f"\ngo on from step {details.checkpoints[-1].step}: hafs-tui train resume {run.name}"
     session.show(as_json(details.run, list(details.checkpoints)), text)
     if job.state != "done":
         sys.exit(EXIT_FAILED)
-
-
-def _tell(session: Session, record: Record) -> None:
-    """An event as a line of progress."""
-    from backend.contract import events
-
-    event = record.event
-    if isinstance(event, events.Metrics) and event.loss is not None:
-        margin = "" if event.rewards_margin is None else f", margin {event.rewards_margin:.4f}"
-        speed = "" if event.tokens_per_second is None else f", {event.tokens_per_second:.0f} tokens/s"
-        session.tell(f"step {event.step}/{event.total_steps}: loss {event.loss:.4f}{margin}{speed}")
-    elif isinstance(event, events.Warned):
-        session.tell(f"warning: {event.message} {event.remedy}")
-    elif isinstance(event, events.Failed):
-        session.tell(f"failed: {event.message} {event.remedy}")
 
 
 def _number(value: float | None) -> str:
@@ -192,7 +185,11 @@ async def show(ws: Workspace, session: Session, run: str) -> None:
 
     details = await show_run(ws, run)
     value = as_json(details.run, list(details.checkpoints))
-    session.show(value, "\n".join(f"{key}: {item}" for key, item in value.items()))
+    value["dataset"] = f"{details.dataset.name}@{details.dataset.version}" if details.dataset else None
+    newest = (
+        f"{details.checkpoints[-1].path} (of {len(details.checkpoints)})" if details.checkpoints else None
+    )
+    session.show(value, facts({**value, "checkpoints": None, "newest_checkpoint": newest}))
 
 
 @command.command(epilog="Example: hafs-tui train resume pilot-sft")
