@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from backend.contract.options import option
 
 SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
+# TRL's names. "auto": 8-bit on a card with a 4-bit base, else plain; without a card always plain.
+OPTIMIZERS = ("auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,9 @@ class _Tuning:
     num_epochs: float = option("passes over the data", 3.0, above=0)
     max_steps: int = option("stop after this many steps; 0: num_epochs decides", 0, minimum=0)
     warmup_steps: int = option("steps of rising learning rate; -1: five in a hundred", -1, minimum=-1)
+    optim: str = option(
+        "optimizer; auto: paged_adamw_8bit for a 4-bit base on a card", "auto", choices=OPTIMIZERS
+    )
     weight_decay: float = option("weight decay", 0.0, minimum=0, maximum=1)
     max_grad_norm: float = option("gradients are clipped to this norm", 1.0, above=0)
     max_length: int = option("tokens of one sample; what is longer is cut", 1024, minimum=8)

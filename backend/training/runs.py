@@ -22,11 +22,12 @@ from backend.hosts.placing import OnCopy, PlacedModel, place_file, place_folder,
 from backend.registry.catalog import folder_name
 from backend.registry.references import ResolvedModel, weights_of
 from backend.settings import Workspace
-from backend.store import Transaction, datasets, jobs, runs
+from backend.store import Transaction, datasets, jobs, memory_plans, runs
 from backend.store.datasets import DatasetVersion
 from backend.store.jobs import Job
 from backend.store.runs import Checkpoint, Run, RunKind
 from backend.training.data import RunData, TrainingRefused, check, decided_pairs, find_dataset
+from backend.training.fitting import fit_or_refuse, recipe_of
 from backend.training.recipes import RECIPES
 from remote import Host, Probe
 
@@ -59,13 +60,16 @@ async def start_sft(
     dataset: str,
     name: str | None = None,
     on_copy: OnCopy | None = None,
+    allow_oversize: bool = False,
 ) -> Run:
     """Launch supervised fine-tuning and return at once; `hosts.mirror.wait_for(ws, run.job_id)` waits.
 
     `values` are fields of SftRecipe; `base_model` is any reference to weights, `output_dir` a folder under the
-    host's root (left out: `runs/<name>`). `dataset` is NAME[@version] or a path.
+    host's root (left out: `runs/<name>`). `dataset` is NAME[@version] or a path. `allow_oversize` launches it
+    even where the host's card is too small by the plan.
 
-    Raises ParameterError, TrainingRefused, ModelReferenceError, SettingsError, HostError.
+    Raises ParameterError, DoesNotFit (a TrainingRefused with the recipe that would fit), TrainingRefused,
+    ModelReferenceError, SettingsError, HostError.
     """
     _check_values("sft", {**values, "dataset": _HERE})
     data = await find_dataset(ws, dataset)
@@ -76,7 +80,7 @@ async def start_sft(
             f"{values['base_model']} is an adapter; supervised fine-tuning starts from a whole model. "
             "Merge it first: hafs-tui deploy hf, or name its base"
         )
-    return await _start(ws, host, "sft", values, data, model, name, on_copy)
+    return await _start(ws, host, "sft", values, data, model, name, on_copy, allow_oversize)
 
 
 async def start_dpo(
@@ -89,6 +93,7 @@ async def start_dpo(
     batch: str | None = None,
     name: str | None = None,
     on_copy: OnCopy | None = None,
+    allow_oversize: bool = False,
 ) -> Run:
     """Launch preference fine-tuning and return at once.
 
@@ -105,7 +110,7 @@ async def start_dpo(
     )
     await asyncio.to_thread(check, data, "dpo")
     model = await weights_of(ws, sft_model)
-    return await _start(ws, host, "dpo", values, data, model, name, on_copy)
+    return await _start(ws, host, "dpo", values, data, model, name, on_copy, allow_oversize)
 
 
 async def resume_run(ws: Workspace, name: str) -> Run:
@@ -167,6 +172,7 @@ async def _start(
     model: ResolvedModel,
     name: str | None,
     on_copy: OnCopy | None,
+    allow_oversize: bool,
 ) -> Run:
     output = str(values.get("output_dir") or "")
     name = name or (folder_name(output) if output else f"{kind}-{data.name}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -174,12 +180,13 @@ async def _start(
         raise TrainingRefused(f"a run named {name} is there already; give another name, or resume that one")
     async with open_named_host(ws, host_name) as host:
         probe = await ready(host)
+        plan = await fit_or_refuse(ws, host, probe, recipe_of(kind, values), model, allow=allow_oversize)
         places = await _place(ws, host, probe, kind, data, model, on_copy)
         places["output_dir"] = _under(probe.root, output or f"runs/{name}")
         recipe = from_values(RECIPES[kind], {**values, **places})
 
         async def insert(transaction: Transaction, job_id: str) -> None:
-            await runs.insert(
+            run_id = await runs.insert(
                 transaction,
                 name=name,
                 kind=kind,
@@ -191,6 +198,8 @@ async def _start(
                 recipe=json.dumps(to_values(recipe)),
                 output_dir=recipe.output_dir,
             )
+            if plan is not None:
+                await memory_plans.insert(transaction, run_id, plan.predicted / 2**20, plan.card / 2**20)
 
         await launch_worker(ws, host, JobSpec(kind, recipe), with_row=insert)
     return await _run(ws, name)

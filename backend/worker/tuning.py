@@ -77,7 +77,7 @@ def training_arguments(recipe: Recipe, has_eval: bool, bf16: bool) -> dict[str, 
         "activation_checkpointing_kwargs": {"use_reentrant": False}
         if recipe.gradient_checkpointing
         else None,
-        "optim": "paged_adamw_8bit" if recipe.load_in_4bit and device() == "cuda" else "adamw_torch",
+        "optim": _optimizer(recipe),
         "seed": recipe.seed,
         "eval_strategy": "steps" if has_eval else "no",
         "eval_steps": recipe.eval_steps or RATIO_OF_RUN,
@@ -93,6 +93,15 @@ def training_arguments(recipe: Recipe, has_eval: bool, bf16: bool) -> dict[str, 
         "report_to": recipe.report_to,
         "disable_tqdm": True,
     }
+
+
+def _optimizer(recipe: Recipe) -> str:
+    """TRL's name of the optimizer. The 8-bit ones need a card: without one the plain one stands in."""
+    if device() != "cuda":
+        return "adamw_torch"
+    if recipe.optim == "auto":
+        return "paged_adamw_8bit" if recipe.load_in_4bit else "adamw_torch"
+    return recipe.optim
 
 
 def fresh_adapter(recipe: Recipe) -> Any:
