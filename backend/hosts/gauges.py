@@ -12,6 +12,8 @@ from remote import HostError, Reading
 
 _RETRY_S = (2.0, 30.0)
 _LOOK_S = 2.0
+HOSTS_FILE = "hosts.toml"
+"""The name under which `Gauges.problems` says that the list of hosts cannot be read."""
 
 
 class Gauges:
@@ -63,7 +65,13 @@ async def watch_gauges(
     tasks: dict[str, asyncio.Task[None]] = {}
     async with asyncio.TaskGroup() as group:
         while True:
-            wanted = list(names) if names is not None else await asyncio.to_thread(list_hosts, ws)
+            try:
+                wanted = list(names) if names is not None else list(await asyncio.to_thread(list_hosts, ws))
+                if HOSTS_FILE in gauges.problems:
+                    gauges.forget(HOSTS_FILE)
+            except SettingsError as error:  # somebody is just editing the file: those that are known go on
+                wanted = list(tasks)
+                gauges.fail(HOSTS_FILE, str(error))
             for name in set(wanted) - set(tasks):
                 tasks[name] = group.create_task(_watch(ws, gauges, name, interval_s), name=f"gauges {name}")
             for name in set(tasks) - set(wanted):

@@ -142,7 +142,7 @@ async def _mirror_events(ws: Workspace, host: Host, job: Job, on_event: OnEvent 
         pending = pending[parsed.consumed :]
         offset += parsed.consumed
         for line in parsed.malformed:
-            log.warning("job %s told something that is no event: %s", job.id, line[:200])
+            log.warning("job %s told something that is no event: %r", job.id, line[:200])
         if parsed.consumed:
             async with ws.db.transaction() as transaction:
                 await _store(transaction, job.id, offset, parsed.records)

@@ -300,6 +300,20 @@ async def test_gauges_follow_the_host_list(ws: Workspace, loop_host: Loop) -> No
         return {reading.host for reading in gauges.latest()} == {"local", "loop"}
 
     await until(both)
+    hosts = (ws.config / "hosts.toml").read_text()
+    (ws.config / "hosts.toml").write_text("[hosts.loop")
+
+    async def told() -> bool:
+        return "hosts.toml" in gauges.problems
+
+    await until(told)
+    (ws.config / "hosts.toml").write_text(hosts)
+
+    async def mended() -> bool:
+        return "hosts.toml" not in gauges.problems
+
+    await until(mended)
+    assert not watching.done(), "a file that somebody is just editing ends no watching"
     remove_host(ws, "loop")
 
     async def one() -> bool:
