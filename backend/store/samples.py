@@ -207,11 +207,13 @@ async def insert_signature(
 
 
 async def sharing_bands(queries: Queries, bands: Sequence[int], limit: int = 50) -> list[tuple[int, bytes]]:
-    """[(sample id, signature)] of samples that share a band: candidates for near duplicates."""
+    """[(sample id, signature)] of the samples that share most bands, at most `limit`: candidates for near
+    duplicates. Samples of one template share some bands by the hundred, so the nearest must come first."""
     marks = ",".join("?" * len(bands))
     rows = await queries.fetch_all(
-        f"SELECT DISTINCT signatures.sample_id, signature FROM bands "  # noqa: S608 - values are bound
-        f"JOIN signatures USING (sample_id) WHERE band IN ({marks}) LIMIT ?",
+        "SELECT sample_id, signature FROM signatures JOIN (SELECT sample_id, count(*) AS shared FROM bands "  # noqa: S608
+        f"WHERE band IN ({marks}) GROUP BY sample_id ORDER BY shared DESC LIMIT ?) USING (sample_id) "
+        "ORDER BY shared DESC",
         (*bands, limit),
     )
     return [(row[0], row[1]) for row in rows]
