@@ -136,11 +136,20 @@ class Database(Queries):
         return int(await self.fetch_value("PRAGMA data_version"))
 
     async def backup(self, target: Path) -> None:
-        """Write a consistent copy of the whole database, while others go on working."""
+        """Write a consistent copy of the whole database, while others go on working.
+
+        Raises StoreError where the copy is not whole; `target` is then as it was.
+        """
         temporary = target.with_name(target.name + ".part")
-        async with aiosqlite.connect(temporary) as copy:
-            await self._connection.backup(copy)
-        os.replace(temporary, target)
+        try:
+            async with aiosqlite.connect(temporary) as copy:
+                await self._connection.backup(copy)
+                said = [str(row[0]) for row in await copy.execute_fetchall("PRAGMA integrity_check")]
+            if said != ["ok"]:
+                raise StoreError(f"{self.path}: the copy is not whole, and was not kept: {'; '.join(said[:3])}")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     async def close(self) -> None:
         await self._writer.close()
@@ -157,6 +166,11 @@ def _explain(path: Path, error: sqlite3.OperationalError) -> StoreError:
         return StoreError(f"{path}: another program holds the database; close it and try again.")
     if "unable to open" in text:
         return StoreError(f"{path}: cannot be opened; check that the folder exists and is yours to write.")
+    if "disk I/O" in text:
+        return StoreError(
+            f"{path}: the disk cannot be read or written ({text}); nothing that was stored is lost. "
+            "Check its free space, your quota and the disk itself, then go on."
+        )
     return StoreError(f"{path}: {text}")
 
 
@@ -207,13 +221,17 @@ def _statements(script: str) -> Iterable[str]:
 async def _connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None)
     connection.row_factory = sqlite3.Row
-    await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    if read_only:
-        await connection.execute("PRAGMA query_only = ON")
-    else:
-        await connection.execute("PRAGMA journal_mode = WAL")
-        await connection.execute("PRAGMA synchronous = FULL")
-        await connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        if read_only:
+            await connection.execute("PRAGMA query_only = ON")
+        else:
+            await connection.execute("PRAGMA journal_mode = WAL")
+            await connection.execute("PRAGMA synchronous = FULL")
+            await connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        await connection.close()  # its thread would keep the program from ending
+        raise
     return connection
 
 

@@ -23,8 +23,11 @@ class Backup:
 async def backup(ws: Workspace, target: Path, *, overwrite: bool = False) -> Backup:
     """Copy the database to `target`, checked by SQLite's integrity check.
 
-    Raises BackupError when `target` exists, cannot be written, or the copy is not whole.
+    Raises BackupError when `target` exists, is the database itself or cannot be written, StoreError when the
+    copy is not whole.
     """
+    if await asyncio.to_thread(target.exists) and await asyncio.to_thread(target.samefile, ws.db.path):
+        raise BackupError(f"{target} is the database itself; give the copy another name")
     if await asyncio.to_thread(target.exists) and not overwrite:
         raise BackupError(f"{target} exists already; choose another name, or allow it to be overwritten")
     try:

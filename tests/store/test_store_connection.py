@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.store import StoreError, campaigns, leases, open_database
+from backend.store import StoreError, campaigns, leases, open_database, samples
 from backend.store.connection import migrations
 from backend.store.leases import LeaseHeldError
 
@@ -165,6 +165,22 @@ async def test_an_owner_whose_clock_was_set_a_little_still_lives(tmp_path: Path)
     async with database.transaction() as transaction:
         await leases.take(transaction, "campaign:a", f"{place}:{float(started) + 1:.2f}")
     assert await leases.holder(database, "campaign:a") is not None
+    await database.close()
+
+
+async def test_the_nearest_of_many_that_share_a_band_are_found(tmp_path: Path) -> None:
+    database = await open_database(tmp_path / "hafs.db")
+    async with database.transaction() as transaction:
+        for n in range(1, 62):
+            sample = await samples.insert(
+                transaction, uid=str(n), domain="d", family="f", source="s", state="pending", instruction="i",
+                input="", output=str(n), exact_hash=str(n), author="a",
+            )  # fmt: skip
+            shared = [1, 2, 3] if n == 61 else [1]
+            await samples.insert_signature(transaction, sample, b"%d" % n, shared)
+        found = await samples.sharing_bands(transaction, [1, 2, 3], limit=50)
+    assert found[0] == (61, b"61")
+    assert len(found) == 50
     await database.close()
 
 
