@@ -140,7 +140,7 @@ def _hosts_document(config: Path) -> tomlkit.TOMLDocument:
 def write_text(path: Path, text: str) -> None:
     """Write beside and rename into place, so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
