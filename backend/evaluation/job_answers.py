@@ -34,8 +34,10 @@ async def answer_by_job(ws: Workspace, recorder: Recorder, wanted: Wanted) -> di
     evaluation = await rows.by_id(ws.db, recorder.evaluation_id)
     perplexity = dict(evaluation.perplexity) if evaluation else {}
     if evaluation is not None and evaluation.job_id is not None:
-        await _gather(ws, recorder, evaluation.job_id)
-        perplexity = perplexity or await _perplexity(ws, evaluation.job_id)
+        job = await _gather(ws, recorder, evaluation.job_id)
+        # Its perplexity counts only for the rows that are wanted now.
+        if wanted.heldout is not None and f"/{await _digest(wanted.heldout)}/" in _heldout_of(job):
+            perplexity = perplexity or await _perplexity(ws, evaluation.job_id)
     if not recorder.missing and (wanted.heldout is None or perplexity):
         return perplexity
     async with open_named_host(ws, wanted.host) as host:
@@ -56,8 +58,8 @@ async def _launch(
     model = await place_model(ws, host, probe, wanted.model)
     heldout = ""
     if wanted.heldout is not None and with_heldout:
-        digest = hashlib.sha256(await asyncio.to_thread(wanted.heldout.read_bytes)).hexdigest()[:12]
-        heldout = await place_file(host, wanted.heldout, f"benchmarks/{digest}", wanted.heldout.name)
+        folder = f"benchmarks/{await _digest(wanted.heldout)}"
+        heldout = await place_file(host, wanted.heldout, folder, wanted.heldout.name)
     job_id = new_job_id("evaluate")
     parameters = EvaluateParameters(
         model=model.location,
@@ -75,6 +77,16 @@ async def _launch(
         )
 
     return await launch_worker(ws, host, JobSpec("evaluate", parameters), job_id=job_id, with_row=point)
+
+
+async def _digest(file: Path) -> str:
+    """What a file of held-out rows is known by on a host: 12 hex digits of its content."""
+    return hashlib.sha256(await asyncio.to_thread(file.read_bytes)).hexdigest()[:12]
+
+
+def _heldout_of(job: Job) -> str:
+    """Where the held-out rows of a job lay on its host; empty where it had none."""
+    return str(job.spec.get("parameters", {}).get("heldout", "")).replace("\\", "/")
 
 
 async def _place_items(host: Host, recorder: Recorder) -> tuple[str, ...]:

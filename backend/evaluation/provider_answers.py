@@ -42,9 +42,12 @@ async def ask_items(ws: Workspace, recorder: Recorder, wanted: Wanted) -> None:
                 else:
                     await recorder.record([given])
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(answering.parallel, queue.qsize())):
-                group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(answering.parallel, queue.qsize())):
+                    group.create_task(work())
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
     if failures:
         raise EvaluationFailed(
             f"{len(recorder.missing)} items of {wanted.model.reference} are not answered: {failures[0]}\n"

@@ -138,6 +138,24 @@ async def test_a_job_that_ran_on_while_nobody_looked_is_taken_up(
     assert len(await evaluations.outcomes(ws.db, found.id)) == 6
 
 
+async def test_a_perplexity_is_never_that_of_other_rows(
+    ws: Workspace, small_model: Path, tmp_path: Path
+) -> None:
+    benchmark = str(sums(tmp_path, 2))
+    measured = []
+    for word in ("apple", "zeppelin"):
+        rows = tmp_path / f"{word}.jsonl"
+        rows.write_text(json.dumps({"instruction": f"Say {word}", "output": f"{word} {word}"}) + "\n")
+        found = await run_evaluation(
+            ws, f"path:{small_model}", [benchmark], heldout=rows, max_new_tokens=2, batch_size=2
+        )
+        measured.append(found.perplexity["byte_rolling"])
+        async with ws.db.transaction() as transaction:  # as a crash just before its end leaves it
+            await transaction.execute("UPDATE evaluations SET state = 'failed', perplexity = '{}'")
+    assert len(await list_evaluations(ws)) == 1
+    assert measured[0] != measured[1]
+
+
 async def test_a_better_model_is_called_better(
     asking: Workspace, server: OpenAIServer, tmp_path: Path
 ) -> None:
