@@ -6,12 +6,14 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+from remote import nvml
 from remote.client import AgentHost
 from remote.errors import HostError
-from remote.host import HostConfig
+from remote.host import HostConfig, Reading
 from remote.session import Channel, Session, open_session
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -63,5 +65,19 @@ class LocalConnector:
         """Nothing is held but the sessions, which have their owners."""
 
 
-def local_host(config: HostConfig) -> AgentHost:
-    return AgentHost(config.name, LocalConnector(config))
+class LocalHost(AgentHost):
+    """The agent's host, but for the GPUs, which are read here."""
+
+    async def gpus(self, interval_s: float = 1.0) -> AsyncIterator[list[Reading]]:
+        """NVML's readings where there is a card, else what the agent reads."""
+        if not await asyncio.to_thread(nvml.cards):
+            async for readings in super().gpus(interval_s):
+                yield readings
+            return
+        while True:
+            yield await asyncio.to_thread(nvml.read, self.name)
+            await asyncio.sleep(interval_s)
+
+
+def local_host(config: HostConfig) -> LocalHost:
+    return LocalHost(config.name, LocalConnector(config))
