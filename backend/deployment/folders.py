@@ -9,9 +9,10 @@ import shutil
 from pathlib import Path
 
 from backend.deployment.merging import merged_of
-from backend.deployment.steps import DeploymentFailed, origin, safe_name, unsafe_files
+from backend.deployment.steps import DeploymentFailed, origin, unsafe_files
 from backend.hosts.catalog import open_named_host
 from backend.hosts.mirror import OnEvent
+from backend.registry.catalog import safe_name
 from backend.registry.lineage import lineage
 from backend.registry.references import ResolvedModel, resolve, weights_of
 from backend.settings import Workspace

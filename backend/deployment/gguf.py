@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from backend.contract.job import ConvertParameters, JobSpec
 from backend.deployment.merging import merged_of
-from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered, safe_name
+from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered
 from backend.hosts.catalog import open_named_host
 from backend.hosts.mirror import OnEvent
 from backend.hosts.placing import place_folder, place_model
-from backend.registry.catalog import register, show_model
+from backend.registry.catalog import register, safe_name, show_model
 from backend.registry.references import ResolvedModel, resolve, weights_of
 from backend.settings import Workspace
 from backend.store import models

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from backend.contract.job import JobSpec, MergeParameters
-from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered, safe_name
+from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered
 from backend.hosts.catalog import open_named_host
 from backend.hosts.mirror import OnEvent
 from backend.hosts.placing import place_model
+from backend.registry.catalog import safe_name
 from backend.registry.references import ResolvedModel, weights_of
 from backend.settings import Workspace
 from backend.store.models import Model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,6 @@ _SMOKE_TOKENS = 24
 
 class DeploymentFailed(Exception):
     """A deployment, or a step towards one, that did not come about; what answered before still does."""
-
-
-def safe_name(text: str) -> str:
-    """A name that can be a folder: letters, digits, `.`, `_` and `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
 
 
 async def finished_job(ws: Workspace, host: Host, spec: JobSpec, on_event: OnEvent | None) -> Job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,6 +106,11 @@ async def name_of_place(queries: Queries, host: str, location: str) -> str:
     if name is not None:
         return str(name)
     return location if location.startswith("hub:") else f"path:{location}"
+
+
+def safe_name(text: str) -> str:
+    """A name that can be a folder: letters, digits, `.`, `_` and `-`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
 
 
 def folder_name(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -47,7 +48,7 @@ async def find_dataset(ws: Workspace, dataset: str) -> RunData:
             )
         target = f"datasets/{found.name}-v{found.version}-{found.content_hash[:12]}"
         return RunData(found.name, Path(found.path), target, found.train, found.id)
-    return _at_path(dataset, await datasets.every(ws.db))
+    return await asyncio.to_thread(_at_path, dataset, await datasets.every(ws.db))
 
 
 def _at_path(dataset: str, known: list[datasets.DatasetVersion]) -> RunData:

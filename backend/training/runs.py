@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from backend.contract.recipe import Recipe
 from backend.hosts.catalog import open_named_host, report_of
 from backend.hosts.launching import launch_worker
 from backend.hosts.placing import OnCopy, PlacedModel, place_file, place_folder, place_model
-from backend.registry.catalog import folder_name
+from backend.registry.catalog import folder_name, safe_name
 from backend.registry.references import ResolvedModel, weights_of
 from backend.settings import Workspace
-from backend.store import Transaction, datasets, jobs, memory_plans, runs
+from backend.store import Queries, Transaction, datasets, jobs, memory_plans, runs
 from backend.store.datasets import DatasetVersion
 from backend.store.jobs import Job
 from backend.store.runs import Checkpoint, Run, RunKind
@@ -34,6 +35,7 @@ from remote import Host, Probe
 __all__ = ["RunDetails", "TrainingRefused", "list_runs", "resume_run", "run_metrics", "show_run", "start_dpo",
            "start_sft"]  # fmt: skip
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 _HERE = "(chosen at launch)"  # stands for the places on the host while a recipe is checked without one
 
 
@@ -127,6 +129,10 @@ async def resume_run(ws: Workspace, name: str) -> Run:
         raise TrainingRefused(f"run {name} is done; start a new run from it with run:{name}")
 
     async def point(transaction: Transaction, job_id: str) -> None:
+        # Two trainers in one folder would ruin each other: whoever asked first has it.
+        now = await runs.by_name(transaction, name)
+        if now is None or now.job_id != run.job_id:
+            raise TrainingRefused(f"run {name} was resumed meanwhile; follow it: {now.job_id if now else ''}")
         await runs.set_job(transaction, run.id, job_id)
 
     async with open_named_host(ws, run.host) as host:
@@ -175,9 +181,11 @@ async def _start(
     allow_oversize: bool,
 ) -> Run:
     output = str(values.get("output_dir") or "")
-    name = name or (folder_name(output) if output else f"{kind}-{data.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if await runs.by_name(ws.db, name) is not None:
-        raise TrainingRefused(f"a run named {name} is there already; give another name, or resume that one")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = name or safe_name(folder_name(output) if output else f"{kind}-{data.name}-{stamp}")
+    if not _NAME.fullmatch(name):
+        raise TrainingRefused(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-'")
+    await _refuse_taken(ws.db, name)
     async with open_named_host(ws, host_name) as host:
         probe = await ready(host)
         plan = await fit_or_refuse(ws, host, probe, recipe_of(kind, values), model, allow=allow_oversize)
@@ -186,6 +194,7 @@ async def _start(
         recipe = from_values(RECIPES[kind], {**values, **places})
 
         async def insert(transaction: Transaction, job_id: str) -> None:
+            await _refuse_taken(transaction, name)  # by another launch while this one copied
             run_id = await runs.insert(
                 transaction,
                 name=name,
@@ -203,6 +212,11 @@ async def _start(
 
         await launch_worker(ws, host, JobSpec(kind, recipe), with_row=insert)
     return await _run(ws, name)
+
+
+async def _refuse_taken(queries: Queries, name: str) -> None:
+    if await runs.by_name(queries, name) is not None:
+        raise TrainingRefused(f"a run named {name} is there already; give another name, or resume that one")
 
 
 async def _place(

@@ -133,7 +133,10 @@ async def test_a_run_that_was_stopped_goes_on(ws: Workspace, small_model: Path, 
         await resolve(ws, "run:long")
     assert (await resolve(ws, f"run:long@{checkpoint.step}")).kind == "adapter"
 
-    resumed = await resume_run(ws, "long")
+    twice = await asyncio.gather(resume_run(ws, "long"), resume_run(ws, "long"), return_exceptions=True)
+    (refused,) = (one for one in twice if isinstance(one, Exception))
+    assert "was resumed meanwhile" in str(refused), "two trainers in one folder would ruin each other"
+    (resumed,) = (one for one in twice if not isinstance(one, BaseException))
     assert resumed.job_id not in (None, run.job_id)
 
     async def past_it() -> bool:
