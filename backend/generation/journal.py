@@ -11,14 +11,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from backend.datasets.rows import dump_line, origin_record, write_jsonl
-from backend.generation.judging import row_of
+from backend.datasets import exporting
+from backend.datasets.rows import dump_line, origin_record
+from backend.datasets.sample_rows import row_of
 from backend.settings import Workspace
-from backend.store import samples
 from backend.store.campaigns import Campaign
 from backend.store.samples import Filter, Sample
-
-_PAGE = 500
 
 
 class Journal:
@@ -58,12 +56,7 @@ async def open_journal(ws: Workspace, campaign: Campaign) -> AsyncIterator[Journ
 async def export_samples(ws: Workspace, campaign: str, path: Path) -> int:
     """Write every accepted sample that no reviewer rejected, oldest first; how many there were."""
     accepted = Filter(campaign=campaign, states=("pending", "approved", "flagged"))
-    ids = await samples.ids(ws.db, accepted, newest_first=False)
-    rows: list[Sample] = []
-    for start in range(0, len(ids), _PAGE):
-        rows += await samples.by_ids(ws.db, ids[start : start + _PAGE])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return await asyncio.to_thread(write_jsonl, path, [origin_record(row_of(sample)) for sample in rows])
+    return await exporting.export_samples(ws, path, accepted)
 
 
 def _one_line(message: str) -> str:

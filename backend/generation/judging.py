@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import datetime
 
-from backend.datasets.rows import Row
 from backend.generation.plan import Question
 from backend.providers.base import Answer
 from backend.quality.gates import Candidate, Match
@@ -101,18 +99,3 @@ async def judge(
         sample = await samples.by_id(transaction, sample_id)
     assert sample is not None  # noqa: S101 - inserted above
     return sample
-
-
-def row_of(sample: Sample) -> Row:
-    """The sample as a row of the origin's format; the time is naive local ISO, as the origin writes it."""
-    return Row(
-        instruction=sample.instruction,
-        input=sample.input,
-        output=sample.output,
-        sample_id=sample.uid,
-        domain=str(sample.extra.get("row_domain") or sample.domain),
-        family=sample.family,
-        source=sample.source if sample.model is None else f"{sample.provider}/{sample.model}",
-        quality_score=sample.score,
-        timestamp=datetime.fromtimestamp(sample.created_at).isoformat(timespec="seconds"),
-    )
