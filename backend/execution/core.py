@@ -69,12 +69,16 @@ class Core:
         library.retro_get_memory_size.restype = ctypes.c_size_t
         library.retro_load_game.restype = ctypes.c_bool
         library.retro_init()
+        self._loaded = False
 
     def load(self, rom: bytes) -> None:
         """Put the ROM in and switch on. Raises CoreError where the core refuses it."""
-        self._rom = rom
+        if self._loaded:
+            self._library.retro_unload_game()
+        self._loaded = False
         if not self._library.retro_load_game(ctypes.byref(_GameInfo(b"rom.sfc", rom, len(rom), None))):
             raise CoreError("the core takes this for no ROM")
+        self._loaded = True
         size = self._library.retro_get_memory_size(_MEMORY_SYSTEM_RAM)
         if size != WRAM_BYTES:
             raise CoreError(f"the core shows {size} bytes of WRAM, not {WRAM_BYTES}")

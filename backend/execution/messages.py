@@ -38,6 +38,12 @@ def cut(header: dict[str, Any], body: bytes) -> list[bytes]:
     return blobs
 
 
+def write(stream: BinaryIO, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+    """Send one message."""
+    stream.write(pack(header, blobs))
+    stream.flush()
+
+
 def read(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
     """The next message, or None where the stream has ended. Raises ValueError for half a message."""
     prefix = stream.read(LENGTH_BYTES)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.execution import messages
-from backend.execution.tools import Tools, child_command, child_environment
+from backend.execution.tools import ChildModule, Tools, child_command, child_environment
 
 _START_S = 30.0
 _ASSEMBLE_S = 30.0
@@ -71,7 +71,6 @@ class CaseReply:
 @dataclass(slots=True)
 class _Child:
     process: asyncio.subprocess.Process
-    hello: dict[str, Any]
 
     async def ask(
         self, header: dict[str, Any], blobs: Sequence[bytes], wall_s: float
@@ -98,13 +97,15 @@ async def _receive(process: asyncio.subprocess.Process) -> tuple[dict[str, Any],
 
 @dataclass(slots=True)
 class Execution:
-    """Executes through at most as many processes at once as `open_execution` was told. `roms` are the ROMs of
+    """Executes through at most as many children at once as `open_execution` was told. `roms` are the ROMs of
     items' own setups, made once: by their text."""
 
     tools: Tools
     folder: Path
     places: asyncio.Semaphore
-    idle: list[_Child] = field(default_factory=list)
+    idle: dict[ChildModule, list[_Child]] = field(
+        default_factory=lambda: {"asar_child": [], "core_child": []}
+    )
     roms: dict[str, bytes] = field(default_factory=dict)
 
     async def assemble(
@@ -123,7 +124,9 @@ class Execution:
             "hide_files": hide_files,
         }
         texts = [text.encode("utf-8", "replace") for text in files.values()]
-        said, blobs = await self._ask(header, [*texts, rom] if rom is not None else texts, _ASSEMBLE_S)
+        said, blobs = await self._ask(
+            "asar_child", header, [*texts, rom] if rom is not None else texts, _ASSEMBLE_S
+        )
         if said["broken"]:
             raise NotRunHere(said["broken"])
         output, errors, made = blobs
@@ -147,24 +150,21 @@ class Execution:
             ],
         }
         wall_s = _RUN_SLACK_S + sum(case.wall_s for case in cases)
-        said, wrams = await self._ask(header, [rom, *(case.wram for case in cases)], wall_s)
-        if said.get("broken"):
-            raise NotRunHere(said["broken"])
+        said, wrams = await self._ask("core_child", header, [rom, *(case.wram for case in cases)], wall_s)
         if any(case["ended"] == "broken" for case in said["cases"]):
             raise NotRunHere("the sandbox of a case could not be set up")
-        if said["load"] != "loaded":
-            how = "refuses it" if said["load"] == "refused" else "did not survive loading it"
-            raise ChildFailed(f"the core {how}")
+        if said["refused"]:
+            raise ChildFailed(said["refused"])
         return [
-            CaseReply(case["ended"], case["figure"], wram)
+            CaseReply(case["ended"], case["frames"], wram)
             for case, wram in zip(said["cases"], wrams, strict=True)
         ]
 
     async def _ask(
-        self, header: dict[str, Any], blobs: Sequence[bytes], wall_s: float
+        self, module: ChildModule, header: dict[str, Any], blobs: Sequence[bytes], wall_s: float
     ) -> tuple[dict[str, Any], list[bytes]]:
         async with self.places:
-            child = self.idle.pop() if self.idle else await self._start()
+            child = self.idle[module].pop() if self.idle[module] else await self._start(module)
             try:
                 answer = await child.ask(header, blobs, wall_s)
             except (OSError, EOFError, ValueError, KeyError, TimeoutError) as error:
@@ -173,12 +173,14 @@ class Execution:
             except BaseException:
                 await child.end()
                 raise
-            self.idle.append(child)
+            self.idle[module].append(child)
             return answer
 
-    async def _start(self) -> _Child:
+    async def _start(self, module: ChildModule) -> _Child:
+        tool = self.tools.asar.path if module == "asar_child" else self.tools.core.path
+        assert tool is not None  # noqa: S101 - callers looked
         process = await asyncio.create_subprocess_exec(
-            *child_command(str(self.tools.asar.path or ""), str(self.tools.core.path or "")),
+            *child_command(module, tool),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -190,12 +192,15 @@ class Execution:
             async with asyncio.timeout(_START_S):
                 hello, _ = await _receive(process)
         except (EOFError, ValueError, KeyError, TimeoutError) as error:
-            await _Child(process, {}).end()
+            await _Child(process).end()
             raise NotRunHere(f"the execution child did not start ({type(error).__name__})") from error
         except BaseException:
-            await _Child(process, {}).end()
+            await _Child(process).end()
             raise
-        return _Child(process, hello)
+        if hello["error"]:
+            await _Child(process).end()
+            raise NotRunHere(hello["error"])
+        return _Child(process)
 
 
 def _signal_name(number: int) -> str:
@@ -211,6 +216,6 @@ async def open_execution(tools: Tools, children: int | None = None) -> AsyncIter
     try:
         yield execution
     finally:
-        for child in execution.idle:
+        for child in [child for some in execution.idle.values() for child in some]:
             await child.end()
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

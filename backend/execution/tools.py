@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from backend.execution import messages
 from backend.settings import models
 
+ChildModule = Literal["asar_child", "core_child"]
 _PACKAGES = Path(__file__).parents[2]
 # The balanced core first. The performance core is not looked for: it multiplies and divides at once, and calls
 # code right that reads $4216 too early.
@@ -98,7 +100,7 @@ def core_version(path: Path) -> str:
     """The core's own name and version, asked in a child: a library is never loaded into this process.
     Raises OSError where it is no core."""
     said = subprocess.run(
-        child_command("", str(path)),
+        child_command("core_child", path),
         env=child_environment(),
         input=b"",
         capture_output=True,
@@ -110,12 +112,12 @@ def core_version(path: Path) -> str:
     hello = messages.unpack(said.stdout)
     if hello["error"]:
         raise OSError(hello["error"])
-    return f"{hello['core']} {hello['version']}"
+    return str(hello["core"])
 
 
-def child_command(asar: str, core: str) -> list[str]:
-    """The argument vector of the execution child."""
-    return [sys.executable, "-S", "-m", "backend.execution.core_child", asar, core]
+def child_command(module: ChildModule, tool: Path) -> list[str]:
+    """The argument vector of an execution child."""
+    return [sys.executable, "-S", "-m", f"backend.execution.{module}", str(tool)]
 
 
 def child_environment() -> dict[str, str]:
