@@ -102,8 +102,9 @@ async def _detach(ws: Workspace, session: Session, name: str) -> None:
 
     output = ws.logs / f"campaign_{name}.out"
     process = await _process(ws, name, output)
-    while not (stands := await progress_of(ws, name)).owned:
-        if process.returncode is not None:
+    while True:
+        stands = await progress_of(ws, name)
+        if process.returncode is not None or (stands.owned and stands.campaign.state == "running"):
             break
         await asyncio.sleep(0.05)
     if process.returncode not in (None, 0):

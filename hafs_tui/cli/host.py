@@ -13,7 +13,7 @@ import click
 
 from hafs_tui.cli.groups import Group
 from hafs_tui.cli.support import EXIT_FAILED, Session, copy_teller, in_workspace, size, table
-from hafs_tui.sanitize import sanitize
+from hafs_tui.glyphs import sanitize
 
 if TYPE_CHECKING:
     from backend.hosts.catalog import HostReport

@@ -12,7 +12,7 @@ import click
 
 from hafs_tui.cli.groups import Group
 from hafs_tui.cli.support import EXIT_FAILED, Session, facts, in_workspace, table
-from hafs_tui.sanitize import sanitize
+from hafs_tui.glyphs import sanitize
 
 if TYPE_CHECKING:
     from backend.settings import Workspace

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import click
 
 from hafs_tui.crash import mask_secrets
-from hafs_tui.sanitize import sanitize
+from hafs_tui.glyphs import sanitize
 
 if TYPE_CHECKING:
     from backend.contract.events import Record
