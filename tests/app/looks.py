@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
-from pytest_textual_snapshot import SVGImageExtension
+from pytest_textual_snapshot import SVGImageExtension, normalize_svg
 from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widget import Widget
@@ -26,7 +27,14 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def look(pilot: Pilot[Any], snapshot: SnapshotAssertion) -> None:
-    """Compare the screen with the picture that was accepted (`--snapshot-update` accepts)."""
-    await pilot.pause()
-    svg = pilot.app.export_screenshot(simplify=True)
+    """Compare the screen, once it has come to rest, with the picture that was accepted.
+
+    `--snapshot-update` accepts.
+    """
+    svg, before = pilot.app.export_screenshot(simplify=True), ""
+    deadline = time.monotonic() + 20
+    while normalize_svg(svg) != normalize_svg(before):
+        assert time.monotonic() < deadline, "the screen never came to rest"
+        await pilot.pause(0.3)
+        svg, before = pilot.app.export_screenshot(simplify=True), svg
     assert svg == snapshot(extension_class=SVGImageExtension)

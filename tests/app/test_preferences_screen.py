@@ -69,9 +69,10 @@ async def test_a_choice_is_blind_and_the_next_pair_is_there(
         side_by_side = left.region.y == right.region.y
         assert side_by_side == (size[0] >= 100)
         await pilot.press("h", "l", "t", "b")
+        await until(lambda: screen.pairs.cursor_id == ids[4], pilot)
         assert [(await pair(ws, i)).state for i in ids] == ["decided", "decided", "tie", "bad", "pending"]
         assert (await pair(ws, ids[0])).chosen == first.left
-        assert "5 of 5" in shown(screen.query_one("#standing"))
+        await until(lambda: "5 of 5" in shown(screen.query_one("#standing")), pilot)
 
 
 async def test_a_choice_is_taken_back_without_limit(app: HafsApp, ws: Workspace) -> None:
@@ -82,10 +83,10 @@ async def test_a_choice_is_taken_back_without_limit(app: HafsApp, ws: Workspace)
         await pilot.press("left", "right", "t")
         await until(lambda: screen.pairs.row_count == 0, pilot)
         await pilot.press("u", "backspace", "u")
+        await until(lambda: screen.pairs.cursor_id == ids[0], pilot)
         found = [await pair(ws, i) for i in ids]
         assert [p.state for p in found] == ["pending"] * 3
         assert [p.chosen for p in found] == before
-        assert screen.pairs.cursor_id == ids[0]
 
 
 async def test_a_decided_pair_is_shown_with_its_choice(app: HafsApp, ws: Workspace) -> None:
