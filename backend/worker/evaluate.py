@@ -160,7 +160,8 @@ def _perplexity(
     prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     pad = tokenizer.pad_token_id
     texts = [row.text for row in heldout]
-    tokens = [tokenizer.encode(text) for text in texts]
+    # The prefix is ours: a tokenizer that adds its own would have it scored as if it were text.
+    tokens = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
     rolling = [
         window for row, ids in enumerate(tokens) for window in rolling_windows(row, ids, prefix, length)

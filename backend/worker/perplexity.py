@@ -23,7 +23,8 @@ TOKENS_AT_ONCE = 2048
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Token ids to feed, and how many of the last ones are scored (each given all before it)."""
+    """Token ids, and how many of the last ones are scored (each given all before it). All but the last are
+    fed to the model."""
 
     row: int
     ids: list[int]
@@ -71,8 +72,10 @@ def log_likelihoods(model: Any, windows: Sequence[Window], pad: int) -> list[flo
         mask = torch.tensor(
             [[1] * len(windows[at].ids) + [0] * (longest - len(windows[at].ids)) for at in batch]
         )
+        # The last token is a target and no input: a window of the model's whole context has one token more.
+        fed, seen = ids[:, :-1].to(model.device), mask[:, :-1].to(model.device)
         with torch.inference_mode():
-            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+            logits = model(input_ids=fed, attention_mask=seen).logits
         for row, at in enumerate(batch):
             window = windows[at]
             end = len(window.ids)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backend.contract.events import Candidate, Item, Perplexity
-from backend.worker.perplexity import rolling_windows, stride_windows, words
+from backend.worker.perplexity import log_likelihoods, rolling_windows, stride_windows, words
 from tests.worker.conftest import Ran, Run, reversals, start_worker, told, write_rows
 
 
@@ -123,6 +123,20 @@ def test_windows_score_every_token_once_within_their_length(length: int, count: 
         assert [token for window in windows for token in window.ids[-window.scored :]] == ids
         assert all(window.scored < len(window.ids) <= length + 1 for window in windows)
         assert all(after - before == 1 for window in windows for before, after in pairwise(window.ids[1:]))
+
+
+def test_a_window_of_the_whole_context_fits_into_it() -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    # Learned positions end hard: one token more than the context is an error.
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=8, n_embd=8, n_layer=1, n_head=2)).eval()
+    ids = [n % 40 for n in range(3, 32)]
+    sums = log_likelihoods(model, rolling_windows(0, ids, 1, 8), pad=0)
+    with torch.inference_mode():
+        logs = model(torch.tensor([[1, *ids[:7]]])).logits[0].log_softmax(-1)
+    assert sums[0] == pytest.approx(sum(float(logs[at, ids[at]]) for at in range(8)), rel=1e-5)
+    assert len(sums) == 4
 
 
 def test_items_with_one_id_twice_are_refused(worker: Run, small_model: Path, tmp_path: Path) -> None:
