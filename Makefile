@@ -14,7 +14,7 @@ demo:
 
 test:
 	@tools/install.sh test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint:
 	@tools/install.sh test
