@@ -41,7 +41,7 @@ def work(parameters: MergeParameters, session: Session) -> Done:
     wanted = stored if parameters.dtype == "auto" else getattr(torch, parameters.dtype)
     # A narrower type is rounded to once, at the end: rounding the base first and the sum again loses more.
     added_in = stored if wanted == stored else torch.float32
-    model: Any = AutoModelForCausalLM.from_pretrained(source.base, dtype=added_in)
+    model: Any = AutoModelForCausalLM.from_pretrained(source.base, dtype=added_in, use_safetensors=True)
     model = attach_adapter(model, source.adapter, trainable=False)
     session.events.emit(
         Started(kind="merge", model=source.name, device="cpu", load_seconds=session.seconds())

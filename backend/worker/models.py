@@ -12,6 +12,7 @@ from typing import Any
 from backend.worker.run import Refused, Session
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _FINGERPRINT_BYTES = 1 << 20
 
 
@@ -122,7 +123,7 @@ def load_base(source: ModelSource, dtype: Any, load_in_4bit: bool = False) -> An
     import torch
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}  # a .bin is a pickle
     if load_in_4bit:
         options["quantization_config"] = _nf4()
     if device() == "cuda":
@@ -140,10 +141,14 @@ def attach_adapter(model: Any, adapter: Path, trainable: bool) -> Any:
     """The adapter on its base.
 
     Raises:
-        Refused: its shapes are of another base.
+        Refused: its weights are no safetensors, or its shapes are of another base.
     """
     from peft import PeftModel
 
+    if not (adapter / ADAPTER_WEIGHTS).is_file():  # peft would look for a pickle
+        raise Refused(
+            "unknown_model", f"{adapter} has no {ADAPTER_WEIGHTS}", "save the adapter as safetensors"
+        )
     try:
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
     except (RuntimeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import time
 from itertools import pairwise
@@ -137,6 +138,23 @@ def test_a_window_of_the_whole_context_fits_into_it() -> None:
         logs = model(torch.tensor([[1, *ids[:7]]])).logits[0].log_softmax(-1)
     assert sums[0] == pytest.approx(sum(float(logs[at, ids[at]]) for at in range(8)), rel=1e-5)
     assert len(sums) == 4
+
+
+def test_weights_that_are_pickles_are_not_loaded(
+    worker: Run, small_model: Path, small_adapter: Path, items: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    model = shutil.copytree(small_model, tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    torch.save({}, model / "pytorch_model.bin")
+    adapter = shutil.copytree(small_adapter, tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({}, adapter / "adapter_model.bin")
+    for pickled in (model, adapter):
+        ran = worker("evaluate", model=pickled, items=items, output_dir=tmp_path / pickled.name)
+        assert (ran.code, ran.failed.code) == (2, "unknown_model")
+        assert "safetensors" in ran.failed.message
 
 
 def test_items_with_one_id_twice_are_refused(worker: Run, small_model: Path, tmp_path: Path) -> None:
