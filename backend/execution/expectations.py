@@ -5,7 +5,6 @@ Addresses are six hex digits of a SNES address; inside, WRAM is offsets from 0 t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,8 +79,9 @@ class Expect:
     answer: AnswerExpect | None = None
 
 
-def read_expect(fields: Mapping[str, Any], mode: Mode) -> Expect:
-    """Read an item's `expect`. Raises ExpectError where it cannot be read, or could not fail any answer."""
+def read_expect(value: Any) -> Expect:
+    """Read an item's `expect`, an object. Raises ExpectError that names the key."""
+    fields = _object(value, "expect")
     known = {"frames", "done", "cases", "allow_write", "rom", "max_size", "answer"}
     unknown = sorted(set(fields) - known)
     if unknown:
@@ -93,7 +93,7 @@ def read_expect(fields: Mapping[str, Any], mode: Mode) -> Expect:
     )
     if len(cases) > MOST_CASES:
         raise ExpectError(f"'expect.cases' has {len(cases)} cases, at most {MOST_CASES} are run")
-    expect = Expect(
+    return Expect(
         cases=cases,
         done=_wram(fields.get("done"), "expect.done"),
         allow_write=_offsets(fields["allow_write"]) if "allow_write" in fields else None,
@@ -101,21 +101,16 @@ def read_expect(fields: Mapping[str, Any], mode: Mode) -> Expect:
         max_size=_count(fields["max_size"], "expect.max_size", 1 << 24) if "max_size" in fields else None,
         answer=_answer(fields["answer"]) if "answer" in fields else None,
     )
-    _could_fail(expect, mode)
-    return expect
 
 
-def _could_fail(expect: Expect, mode: Mode) -> None:
+def can_fail(expect: Expect, mode: Mode) -> bool:
+    """Whether an answer that assembles could still be wrong: what cannot is no measure."""
     if mode == "question":
-        if expect.answer is None:
-            raise ExpectError("'expect.answer' is missing: mode 'question' needs it")
-        return
-    if mode == "patch" and expect.rom is not None:
-        return
-    if not expect.cases:
-        raise ExpectError(f"'expect.cases' is empty: mode {mode!r} needs at least one case")
-    if not any(case.expect for case in expect.cases) and expect.allow_write is None and not expect.done:
-        raise ExpectError("'expect.cases' expect nothing of WRAM: any answer that assembles would be right")
+        return expect.answer is not None
+    of_memory = (
+        any(case.expect for case in expect.cases) or expect.allow_write is not None or bool(expect.done)
+    )
+    return (bool(expect.cases) and of_memory) or (mode == "patch" and expect.rom is not None)
 
 
 def _case(value: Any, key: str, frames: int) -> Case:

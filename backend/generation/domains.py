@@ -19,13 +19,21 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field
 
+from backend.execution.expectations import Expect, ExpectError, read_expect
+from backend.execution.items import Task
 from backend.providers.base import ChatRequest, Message
-from backend.quality.run import GatesConfig
+from backend.quality.run import GateName, GatesConfig
 from backend.settings.load import SettingsError, validate
+from backend.similarity.fences import code_of, labelled_blocks
 
 _TEMPLATES = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
 )
+
+
+CodeIn = Literal["answer", "fence", "asm"]
+"""Where an answer's code is: in the answer, fenced or not; in fences alone; in fences that are called assembly."""
+_ASSEMBLY = ("asm", "assembly", "65816", "65c816", "asm65816", "snes", "asar", "nasm")
 
 
 class _Strict(BaseModel):
@@ -41,6 +49,12 @@ class _Reference(_Strict):
     normalise: Literal["text", "asm"] = "text"
 
 
+class _Execution(_Strict):
+    mode: Literal["routine", "patch"] = "routine"
+    setup: str
+    code: CodeIn = "answer"
+
+
 class _Duplicates(_Strict):
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
 
@@ -48,6 +62,7 @@ class _Duplicates(_Strict):
 class _Gates(_Strict):
     length: _Length = _Length()
     reference: _Reference | None = None
+    execution: _Execution | None = None
     duplicates: _Duplicates = _Duplicates()
 
 
@@ -70,12 +85,15 @@ class _DomainFile(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One thing to ask about. `values` are what the domain's templates may use."""
+    """One thing to ask about. `values` are what the domain's templates may use; `expect` what executing its
+    answer must show, where it says so; `executes` whether its answer is code at all."""
 
     id: str
     family: str
     reference: str | None
     values: Mapping[str, Any]
+    expect: Expect | None = None
+    executes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,8 @@ class Domain:
     examples: str
     gates: GatesConfig
     duplicate_threshold: float
+    execution_mode: Literal["routine", "patch"] | None
+    code_in: CodeIn
     seeds: tuple[Seed, ...]
     templates: Mapping[str, str]
 
@@ -128,6 +148,29 @@ class Domain:
     def input_of(self, seed: Seed) -> str:
         return self._render("input", seed)
 
+    def task(self, seed: Seed) -> Task | None:
+        """In what an answer to this seed is executed; None where the domain, or the seed, says in nothing."""
+        if self.execution_mode is None or not seed.executes:
+            return None
+        label = seed.values.get("label")
+        return Task(
+            mode=self.execution_mode,
+            setup=self._render("setup", seed),
+            expect=seed.expect or Expect(),
+            label=label if isinstance(label, str) else None,
+        )
+
+    def code_of(self, answer: str, task: Task) -> str | None:
+        """The answer's code, or None where there is none that the execution gate should look at."""
+        if self.code_in == "answer":
+            return code_of(answer, task.label)
+        blocks = [
+            f"```\n{content}\n```"
+            for language, content in labelled_blocks(answer)
+            if self.code_in == "fence" or language in _ASSEMBLY
+        ]
+        return code_of("\n".join(blocks), task.label) if blocks else None
+
 
 def load_domains(config: Path) -> dict[str, Domain]:
     """Every domain by name: the workspace's files over the packaged ones.
@@ -153,11 +196,12 @@ def _read_domain(file: Traversable, folder: Traversable) -> Domain:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     read = validate(_DomainFile, values, path, text)
     gates = read.gates
-    order = (
-        ("schema", "length", "reference", "duplicates")
-        if gates.reference
-        else ("schema", "length", "duplicates")
-    )
+    order: list[GateName] = ["schema", "length"]
+    if gates.reference:
+        order.append("reference")
+    if gates.execution:
+        order.append("execution")
+    templates = {name: getattr(read, name) for name in ("system", "prompt", "instruction", "input")}
     return Domain(
         name=read.name,
         title=read.title,
@@ -168,14 +212,16 @@ def _read_domain(file: Traversable, folder: Traversable) -> Domain:
         rounds=read.rounds,
         examples=read.examples,
         gates=GatesConfig(
-            order=order,  # type: ignore[arg-type]
+            order=(*order, "duplicates"),
             min_chars=gates.length.min_chars,
             max_chars=gates.length.max_chars,
             normalise=gates.reference.normalise if gates.reference else "text",
         ),
         duplicate_threshold=gates.duplicates.threshold,
+        execution_mode=gates.execution.mode if gates.execution else None,
+        code_in=gates.execution.code if gates.execution else "answer",
         seeds=tuple(_read_seeds(folder / read.seeds, read.name, read.examples)),
-        templates={name: getattr(read, name) for name in ("system", "prompt", "instruction", "input")},
+        templates={**templates, "setup": gates.execution.setup if gates.execution else ""},
     )
 
 
@@ -203,7 +249,18 @@ def _read_seeds(file: Traversable, domain: str, examples: str) -> Iterator[Seed]
             raise SettingsError(
                 f"{file}:{number}: {examples}: expected worked examples, [[question, answer], ...]"
             )
-        yield Seed(values["id"], str(values.get("family", values["id"])), values.get("reference"), values)
+        try:
+            expect = read_expect(values["expect"]) if "expect" in values else None
+        except ExpectError as error:
+            raise SettingsError(f"{file}:{number}: {error}") from error
+        yield Seed(
+            id=values["id"],
+            family=str(values.get("family", values["id"])),
+            reference=values.get("reference"),
+            values=values,
+            expect=expect,
+            executes=values.get("execute", True) is not False,
+        )
     if not seen:
         raise SettingsError(f"{file}: no seeds for domain {domain}")
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from backend.execution.pool import Execution, open_execution
+from backend.execution.tools import find_tools
 from backend.generation.domains import Domain, load_domains
 from backend.generation.journal import Journal, open_journal
 from backend.generation.judging import judge
@@ -82,6 +84,7 @@ class _Run:
     provider: Provider
     shares: dict[str, _Share]
     journal: Journal
+    execution: Execution
     limit: AdaptiveLimit = field(init=False)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     end: CampaignState | None = None
@@ -142,14 +145,17 @@ async def _set_state(ws: Workspace, campaign_id: int, state: CampaignState, reas
 async def _run(ws: Workspace, campaign: Campaign, provider: Provider) -> None:
     domains = await asyncio.to_thread(load_domains, ws.config)
     await asyncio.to_thread(minhash.warm_up)
-    async with open_journal(ws, campaign) as journal:
+    async with (
+        open_journal(ws, campaign) as journal,
+        open_execution(find_tools(ws.settings.tools)) as execution,
+    ):
         await _set_state(ws, campaign.id, "running", None)
         journal.info(
             f"Starting campaign {campaign.name}: {campaign.provider}/{campaign.model}, target {campaign.target}"
         )
         again = await _settle_in_flight(ws, campaign, journal)
         shares = await _shares(ws, campaign, domains, again)
-        run = _Run(ws, campaign, provider, shares, journal)
+        run = _Run(ws, campaign, provider, shares, journal, execution)
         await _judge_stored(run)
         for share in shares.values():
             share.accepted = await _accepted(ws, campaign.id, share.domain.name)
@@ -333,7 +339,7 @@ def _count_failure(run: _Run, error: ProviderError) -> None:
 
 
 async def _judge(run: _Run, share: _Share, asked_about: Question, reply: Reply) -> None:
-    sample = await judge(run.ws, run.campaign, asked_about, reply.request_id, reply.answer)
+    sample = await judge(run.ws, run.campaign, asked_about, reply.request_id, reply.answer, run.execution)
     if sample.state == "gated":
         run.journal.info(
             f"{share.domain.name} {asked_about.seed.id}: rejected by a gate (sample {sample.id})"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 
+from backend.execution.items import Executed, execute_code
+from backend.execution.pool import Execution
+from backend.generation.domains import Domain, Seed
 from backend.generation.plan import Question
 from backend.providers.base import Answer
-from backend.quality.gates import Candidate, Match
-from backend.quality.run import first_failure, run_gates
+from backend.quality.gates import Candidate, Execute, Match
+from backend.quality.run import first_failure, run_before_duplicates, with_duplicates
 from backend.settings import Workspace
 from backend.similarity.exact import exact_hash, sample_text
 from backend.similarity.minhash import bands, estimate, jaccard, signature
@@ -46,11 +50,30 @@ async def find_duplicate(
     return nearest
 
 
+def executing(execution: Execution | None, domain: Domain, seed: Seed | None) -> Execute | None:
+    """How the execution gate executes answers to this seed; None where nothing says in what."""
+    task = domain.task(seed) if seed else None
+    if execution is None or task is None:
+        return None
+
+    async def execute(candidate: Candidate) -> Executed | None:
+        code = await asyncio.to_thread(domain.code_of, candidate.output, task)
+        return None if code is None else await execute_code(execution, task, code)
+
+    return execute
+
+
 async def judge(
-    ws: Workspace, campaign: Campaign, question: Question, request_id: int, answer: Answer
+    ws: Workspace,
+    campaign: Campaign,
+    question: Question,
+    request_id: int,
+    answer: Answer,
+    execution: Execution | None = None,
 ) -> Sample:
     """Run the domain's gates over an answer and store what they say, once: the request is marked as judged
-    in the same transaction. The sample is "pending" when every gate let it pass, else "gated"."""
+    in the same transaction. The sample is "pending" when every gate let it pass, else "gated". Without
+    `execution` the execution gate is not run."""
     domain, seed = question.domain, question.seed
     candidate = Candidate(
         instruction=domain.instruction_of(seed),
@@ -61,6 +84,8 @@ async def judge(
         reference=seed.reference,
     )
     text = sample_text(candidate.instruction, candidate.input, candidate.output)
+    execute = executing(execution, domain, seed)
+    before = await run_before_duplicates(candidate, domain.gates, execute)
     # The write lock is held while duplicates are looked up, so two equal answers that arrive at once,
     # in this process or another, cannot both be accepted.
     async with ws.db.transaction() as transaction:
@@ -68,7 +93,7 @@ async def judge(
         async def lookup(_: Candidate) -> Match | None:
             return await find_duplicate(transaction, text, domain.duplicate_threshold)
 
-        results = await run_gates(candidate, domain.gates, lookup)
+        results = await with_duplicates(before, candidate, domain.gates, lookup)
         accepted = first_failure(results) is None
         sample_id = await samples.insert(
             transaction,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from backend.execution.pool import open_execution
+from backend.execution.tools import find_tools
 from backend.generation.campaigns import named
 from backend.generation.domains import load_domains
 from backend.generation.engine import CampaignError
-from backend.generation.judging import find_duplicate, text_of
+from backend.generation.judging import executing, find_duplicate, text_of
 from backend.quality.gates import Candidate, Match
-from backend.quality.run import first_failure, run_gates
+from backend.quality.run import first_failure, run_before_duplicates, with_duplicates
 from backend.settings import Workspace
 from backend.similarity.minhash import bands, signature
 from backend.store import campaigns, leases, samples
@@ -29,22 +31,40 @@ class Rescored:
 
 
 async def rescore(ws: Workspace, name: str) -> Rescored:
-    """Judge every stored sample of the campaign again, oldest first, each in one transaction.
+    """Judge every stored sample of the campaign again, oldest first, each in one transaction. What a reviewer
+    edits meanwhile is left to them.
 
     Raises CampaignError, LeaseHeldError while the campaign runs, SettingsError for a broken domain.
     """
     campaign = await named(ws, name)
     domains = await asyncio.to_thread(load_domains, ws.config)
     judged = now_pending = now_gated = kept = 0
-    async with leases.hold(ws.db, f"campaign:{name}"):
+    async with (
+        leases.hold(ws.db, f"campaign:{name}"),
+        open_execution(find_tools(ws.settings.tools)) as execution,
+    ):
         for sample_id in await samples.ids(ws.db, Filter(campaign=name), newest_first=False):
+            stored = await samples.by_id(ws.db, sample_id)
+            if stored is None:
+                continue
+            if stored.domain not in domains:
+                raise CampaignError(f"campaign {name}: there is no domain {stored.domain} any more")
+            domain = domains[stored.domain]
+            candidate = Candidate(
+                instruction=stored.instruction,
+                input=stored.input,
+                output=stored.output,
+                domain=stored.domain,
+                family=stored.family,
+                reference=stored.extra.get("reference"),
+            )
+            seed = next((seed for seed in domain.seeds if seed.id == stored.extra.get("seed")), None)
+            execute = executing(execution, domain, seed)
+            before = await run_before_duplicates(candidate, domain.gates, execute)
             async with ws.db.transaction() as transaction:
                 sample = await samples.by_id(transaction, sample_id)
-                if sample is None:
+                if sample is None or sample.output != stored.output:
                     continue
-                if sample.domain not in domains:
-                    raise CampaignError(f"campaign {name}: there is no domain {sample.domain} any more")
-                domain = domains[sample.domain]
 
                 # A sample is no duplicate of itself: it steps out of the index while it is looked up.
                 await samples.remove_signature(transaction, sample.id)
@@ -58,18 +78,7 @@ async def rescore(ws: Workspace, name: str) -> Rescored:
                 ) -> Match | None:
                     return await find_duplicate(transaction, text, threshold, besides=sample.id)
 
-                results = await run_gates(
-                    Candidate(
-                        instruction=sample.instruction,
-                        input=sample.input,
-                        output=sample.output,
-                        domain=sample.domain,
-                        family=sample.family,
-                        reference=sample.extra.get("reference"),
-                    ),
-                    domain.gates,
-                    lookup,
-                )
+                results = await with_duplicates(before, candidate, domain.gates, lookup)
                 passes = first_failure(results) is None
                 judged += 1
                 await samples.replace_gates(

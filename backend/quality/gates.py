@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from backend.execution.items import Executed
 from backend.similarity.normalise import Normalise, normalise_text, same_answer
 
 
@@ -45,6 +46,8 @@ class Match:
 
 
 DuplicateLookup = Callable[[Candidate], Awaitable[Match | None]]
+Execute = Callable[[Candidate], Awaitable[Executed | None]]
+"""Executes a candidate's code in what its seed says; None where there is nothing to execute."""
 
 # What chat templates put between turns. In an answer they mean that the model went on to play both parts.
 _ROLE_MARKERS = re.compile(
@@ -103,6 +106,21 @@ def reference_gate(candidate: Candidate, normalise: Normalise = "text") -> GateR
     same = same_answer(candidate.output, candidate.reference, normalise)
     reason = "equals the reference" if same else f"differs from the reference {_short(candidate.reference)!r}"
     return GateResult("reference", same, float(same), reason)
+
+
+async def execution_gate(candidate: Candidate, execute: Execute | None) -> GateResult:
+    """The answer's code assembles and, where its seed states what it must do, does it. Figure: how far it
+    came, 0 (refused by asar) to 1 (right). Not run where there is no code, no asar or no core. The reason may
+    hold words of asar: foreign text."""
+    executed = await execute(candidate) if execute else None
+    if executed is None:
+        return GateResult("execution", None, None, "not run: the seed asks for no code that can be executed")
+    if executed.outcome == "not_run":
+        return GateResult("execution", None, None, executed.detail)
+    passed = executed.outcome == "correct"
+    said = executed.detail if passed else f"{executed.outcome}: {executed.detail}"
+    warned = f"; asar warns: {_short(executed.warnings[0], 120)}" if executed.warnings else ""
+    return GateResult("execution", passed, executed.score, said + warned)
 
 
 async def duplicates_gate(candidate: Candidate, lookup: DuplicateLookup | None) -> GateResult:

@@ -1,6 +1,8 @@
 """Run a domain's gates over a candidate, in order, and stop at the first that fails.
 
-A new gate is a function in `gates` and one line in `_GATES`; a domain names the gates that it wants.
+A new gate is a function in `gates` and one line in `_GATES`; a domain names the gates that it wants. The
+duplicates gate is the last, and may be run apart: it alone asks the database, in the transaction that stores
+the sample, and nothing slow may happen in there.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from typing import Literal
 from backend.quality.gates import (
     Candidate,
     DuplicateLookup,
+    Execute,
     GateResult,
     duplicates_gate,
+    execution_gate,
     length_gate,
     reference_gate,
     schema_gate,
 )
 from backend.similarity.normalise import Normalise
 
-GateName = Literal["schema", "length", "reference", "duplicates"]
+GateName = Literal["schema", "length", "reference", "execution", "duplicates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,51 +41,71 @@ class GatesConfig:
     normalise: Normalise = "text"
 
 
-async def _schema(candidate: Candidate, config: GatesConfig, lookup: DuplicateLookup | None) -> GateResult:
+async def _schema(candidate: Candidate, config: GatesConfig, execute: Execute | None) -> GateResult:
     return schema_gate(candidate)
 
 
-async def _length(candidate: Candidate, config: GatesConfig, lookup: DuplicateLookup | None) -> GateResult:
+async def _length(candidate: Candidate, config: GatesConfig, execute: Execute | None) -> GateResult:
     return length_gate(candidate, config.min_chars, config.max_chars)
 
 
-async def _reference(candidate: Candidate, config: GatesConfig, lookup: DuplicateLookup | None) -> GateResult:
+async def _reference(candidate: Candidate, config: GatesConfig, execute: Execute | None) -> GateResult:
     return reference_gate(candidate, config.normalise)
 
 
-async def _duplicates(
-    candidate: Candidate, config: GatesConfig, lookup: DuplicateLookup | None
-) -> GateResult:
-    return await duplicates_gate(candidate, lookup)
+async def _execution(candidate: Candidate, config: GatesConfig, execute: Execute | None) -> GateResult:
+    return await execution_gate(candidate, execute)
 
 
-_Gate = Callable[[Candidate, GatesConfig, DuplicateLookup | None], Awaitable[GateResult]]
+_Gate = Callable[[Candidate, GatesConfig, Execute | None], Awaitable[GateResult]]
 _GATES: dict[GateName, _Gate] = {
     "schema": _schema,
     "length": _length,
     "reference": _reference,
-    "duplicates": _duplicates,
+    "execution": _execution,
 }
 
 
 async def run_gates(
-    candidate: Candidate, config: GatesConfig, lookup: DuplicateLookup | None = None
+    candidate: Candidate,
+    config: GatesConfig,
+    lookup: DuplicateLookup | None = None,
+    execute: Execute | None = None,
 ) -> list[GateResult]:
     """One result for each gate of `config.order`. After the first failure the rest are reported as not run
     and are not called. `lookup` finds an accepted sample that the candidate repeats; what it raises, it
     raises here: a database that fails is no verdict about a candidate.
     """
+    results = await run_before_duplicates(candidate, config, execute)
+    return await with_duplicates(results, candidate, config, lookup)
+
+
+async def run_before_duplicates(
+    candidate: Candidate, config: GatesConfig, execute: Execute | None = None
+) -> list[GateResult]:
+    """The results of all gates but `duplicates`: what can be said without the database, however slow."""
     results: list[GateResult] = []
-    failed: str | None = None
     for name in config.order:
-        if failed is not None:
-            results.append(GateResult(name, None, None, f"not run: {failed} failed"))
+        if name == "duplicates":
             continue
-        result = await _GATES[name](candidate, config, lookup)
-        results.append(result)
-        if result.passed is False:
-            failed = name
+        failed = first_failure(results)
+        results.append(_after(name, failed) if failed else await _GATES[name](candidate, config, execute))
     return results
+
+
+async def with_duplicates(
+    results: Sequence[GateResult], candidate: Candidate, config: GatesConfig, lookup: DuplicateLookup | None
+) -> list[GateResult]:
+    """The results that came before, and that of the duplicates gate where the domain has it."""
+    if "duplicates" not in config.order:
+        return list(results)
+    failed = first_failure(results)
+    last = _after("duplicates", failed) if failed else await duplicates_gate(candidate, lookup)
+    return [*results, last]
+
+
+def _after(name: GateName, failed: GateResult) -> GateResult:
+    return GateResult(name, None, None, f"not run: {failed.name} failed")
 
 
 def first_failure(results: Sequence[GateResult]) -> GateResult | None:

@@ -13,21 +13,29 @@ _OPEN = re.compile(r"^ {0,3}(?P<fence>`{3,}(?=[^`]*$)|~{3,})")
 
 def fenced_blocks(text: str) -> list[str]:
     """The contents of the fenced blocks of `text`, in order, without their fences."""
-    blocks: list[str] = []
+    return [content for _, content in labelled_blocks(text)]
+
+
+def labelled_blocks(text: str) -> list[tuple[str, str]]:
+    """[(language, contents)] of the fenced blocks, in order. The language is the first word behind the opening
+    fence, in lower case; empty where there is none."""
+    blocks: list[tuple[str, str]] = []
     lines: list[str] = []
-    fence = ""
+    fence = language = ""
     for line in text.splitlines():
         if not fence:
             opened = _OPEN.match(line)
             if opened:
                 fence, lines = opened["fence"], []
+                words = line[opened.end() :].split()
+                language = words[0].lower() if words else ""
         elif _closes(line, fence):
-            blocks.append("\n".join(lines))
+            blocks.append((language, "\n".join(lines)))
             fence = ""
         else:
             lines.append(line)
     if fence:
-        blocks.append("\n".join(lines))
+        blocks.append((language, "\n".join(lines)))
     return blocks
 
 
