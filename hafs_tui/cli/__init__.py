@@ -60,6 +60,10 @@ def cli(context: click.Context, home: Path | None, as_json: bool) -> None:
     """
     context.obj = Session(home, as_json)
     if context.invoked_subcommand is None:
+        if as_json:
+            raise click.UsageError("--json needs a command; without one, the app opens")
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):  # where the app reads and draws
+            raise click.UsageError("the app needs a terminal; every action is a command too")
         from hafs_tui.run import run_app
 
         sys.exit(run_app(context.obj.home))

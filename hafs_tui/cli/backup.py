@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hafs_tui.cli.groups import Command
-from hafs_tui.cli.support import Session, in_workspace
+from hafs_tui.cli.support import Session, in_workspace, size
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -24,5 +24,5 @@ async def command(ws: Workspace, session: Session, file: Path, overwrite: bool) 
 
     made = await backup(ws, file, overwrite=overwrite)
     session.show(
-        made, f"{made.size_bytes} bytes in {made.path}; to restore, put it at training/hafs.db of a workspace"
+        made, f"{size(made.size_bytes)} in {made.path}; to restore, put it at training/hafs.db of a workspace"
     )

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, EXIT_REFUSED, Failed, Session, duration, in_workspace, table
+from hafs_tui.cli.support import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    Failed,
+    Session,
+    duration,
+    in_workspace,
+    many,
+    table,
+)
 
 if TYPE_CHECKING:
     from backend.generation.progress import Progress
@@ -251,7 +260,7 @@ async def export(ws: Workspace, session: Session, name: str, output: Path | None
     from backend.generation import campaigns
 
     path, count = await campaigns.export(ws, name, output)
-    session.show({"path": path, "rows": count}, f"{count} rows in {path}")
+    session.show({"path": path, "rows": count}, f"{many(count, 'row')} in {path}")
 
 
 @command.command(epilog="Example: hafs-tui campaign decisions pilot")

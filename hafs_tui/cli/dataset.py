@@ -10,7 +10,7 @@ import click
 
 from hafs_tui.cli.groups import Group
 from hafs_tui.cli.samples import FORMATS, STATES, make_filter
-from hafs_tui.cli.support import EXIT_REFUSED, Session, facts, in_workspace, table
+from hafs_tui.cli.support import EXIT_REFUSED, Session, facts, in_workspace, many, table
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -95,7 +95,7 @@ async def check(ws: Workspace, session: Session, reference: str, benchmarks: tup
     from backend.datasets.checking import check as check_dataset
 
     report = await check_dataset(ws, reference, benchmarks=benchmarks or None)
-    lines = [f"{report.name}@{report.version}: {report.rows} rows, {len(report.leaks)} leaks"]
+    lines = [f"{report.name}@{report.version}: {many(report.rows, 'row')}, {many(report.found, 'leak')}"]
     lines += [
         f"  {leak.kind} {leak.similarity:.2f}: {leak.split}:{leak.row} and {leak.where}:{leak.other}"
         for leak in report.leaks

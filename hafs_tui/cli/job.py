@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, facts, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Failed, Session, facts, in_workspace, table
 from hafs_tui.glyphs import sanitize
 
 if TYPE_CHECKING:
@@ -115,11 +115,20 @@ async def show(ws: Workspace, session: Session, job_id: str) -> None:
 @in_workspace
 async def follow(ws: Workspace, session: Session, job_id: str, events: bool) -> None:
     """A job's output from its beginning, each byte once, until it ends."""
-    from backend.hosts.jobs import follow_job
+    from backend.hosts.jobs import follow_job, show_job
+    from remote import NoSuchJob
 
-    ended = await follow_job(
-        ws, job_id, _ignore if session.as_json else _printer(), stream="events" if events else "stdout"
-    )
+    try:
+        ended = await follow_job(
+            ws, job_id, _ignore if session.as_json else _printer(), stream="events" if events else "stdout"
+        )
+    except NoSuchJob as error:
+        if not (await show_job(ws, job_id)).ended:
+            raise
+        raise Failed(
+            f"the output of job {job_id} is no longer on its host: its folder was removed (hafs-tui prune); "
+            f"what is known of it: hafs-tui job show {job_id}"
+        ) from error
     _ended(session, ended)
 
 

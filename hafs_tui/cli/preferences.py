@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, many, table
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -46,7 +46,7 @@ def as_json(pair: Pair) -> dict[str, Any]:
 )
 @click.option(
     "--scorer",
-    type=click.Choice(["reference", "llm", "human"]),
+    type=click.Choice(["reference", "execution", "llm", "human"]),
     required=True,
     help="Who says which is better.",
 )
@@ -72,7 +72,8 @@ async def generate(ws: Workspace, session: Session, /, output: Path | None, **gi
     )
     g, p = made.generation, made.pairing
     lines = [
-        f"batch {p.batch}: {g.candidates} candidates to {g.prompts} prompts, {p.pairs} pairs, {p.ties} ties, "
+        f"batch {p.batch}: {many(g.candidates, 'candidate')} to {many(g.prompts, 'prompt')}, "
+        f"{many(p.pairs, 'new pair')}, {many(p.ties, 'tie')}, "
         f"{p.near_equal} near-equal, {p.too_few} with too few answers, {p.unscored} without a score"
     ]
     lines += [f"  failed: {failure}" for failure in g.failures[:5]]
@@ -86,7 +87,7 @@ async def generate(ws: Workspace, session: Session, /, output: Path | None, **gi
         )
     elif output is not None:
         rows = await export_pairs(ws, output, batch=p.batch, pending=True)
-        lines.append(f"{rows} pairs in {output}")
+        lines.append(f"{many(rows, 'pair')} in {output}")
     session.show(
         {"generation": g, "pairing": p, "output": output if rows else None, "rows": rows}, "\n".join(lines)
     )
@@ -181,4 +182,4 @@ async def export(
     from backend.preferences.exporting import export as export_pairs
 
     count = await export_pairs(ws, path, batch=batch, conversational=conversational, pending=pending)
-    session.show({"path": path, "rows": count}, f"{count} pairs in {path}")
+    session.show({"path": path, "rows": count}, f"{many(count, 'pair')} in {path}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hafs_tui.cli.groups import Command
-from hafs_tui.cli.support import Session, in_workspace
+from hafs_tui.cli.support import Session, in_workspace, size
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -23,12 +23,14 @@ async def command(ws: Workspace, session: Session, older_than_days: float, yes: 
 
     found = await find_waste(ws, older_than_days)
     total = sum(waste.size_bytes for waste in found)
-    lines = [f"{waste.size_bytes / 2**20:10.1f} MiB  {waste.path}  ({waste.why})" for waste in found]
+    lines = [f"{size(waste.size_bytes):>12}  {waste.path}  ({waste.why})" for waste in found]
     if not found:
         lines.append("nothing to prune")
     elif yes:
         await remove_waste(found)
-        lines.append(f"removed: {total / 2**20:.1f} MiB")
+        lines.append(f"removed: {size(total)}")
     else:
-        lines.append(f"{total / 2**20:.1f} MiB could go; remove them with: hafs-tui prune --yes")
+        lines.append(
+            f"{size(total)} could go; remove them with: hafs-tui prune --older-than-days {older_than_days:g} --yes"
+        )
     session.show({"found": found, "total_bytes": total, "removed": bool(found) and yes}, "\n".join(lines))

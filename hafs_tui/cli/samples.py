@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import Failed, Session, in_workspace, table
+from hafs_tui.cli.support import Failed, Session, in_workspace, many, table
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
@@ -228,4 +228,4 @@ async def export(
     count = await export_samples(
         ws, path, await make_filter(ws, campaign, domain, states, min_score), format=format_
     )
-    session.show({"path": path, "rows": count}, f"{count} rows in {path}")
+    session.show({"path": path, "rows": count}, f"{many(count, 'row')} in {path}")

@@ -166,6 +166,11 @@ def _fact(key: str, value: Any) -> str:
     return str(value) if isinstance(value, bool) else _cell(value)
 
 
+def many(count: int, word: str) -> str:
+    """A number with its noun: 1 pair, 2 pairs."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def size(count: int) -> str:
     """Bytes for people: "12 bytes", "3.4 MiB"."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
