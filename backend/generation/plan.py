@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
 from backend.generation.domains import Domain, Seed
 from backend.providers.base import ChatRequest
@@ -39,6 +40,13 @@ def ordinals(domain: Domain) -> int:
     return len(domain.seeds) * domain.rounds
 
 
+@lru_cache(maxsize=64)
+def _order(draw: str, count: int) -> tuple[int, ...]:
+    order = list(range(count))
+    random.Random(draw).shuffle(order)  # noqa: S311
+    return tuple(order)
+
+
 def question(campaign: Campaign, domain: Domain, ordinal: int) -> Question:
     """The question at `ordinal` (from 0, below `ordinals`). Each round asks every seed once, in an order
     drawn from the campaign's seed.
@@ -46,12 +54,9 @@ def question(campaign: Campaign, domain: Domain, ordinal: int) -> Question:
     Raises SettingsError when a template cannot be filled.
     """
     round_number, place = divmod(ordinal, len(domain.seeds))
-    order = list(range(len(domain.seeds)))
-
-    random.Random(f"{campaign.seed}/{domain.name}/{round_number}").shuffle(order)  # noqa: S311
+    order = _order(f"{campaign.seed}/{domain.name}/{round_number}", len(domain.seeds))
     seed = domain.seeds[order[place]]
-    request = domain.request(
-        seed, campaign.model, campaign.temperature, campaign.max_tokens, campaign.seed * 100_003 + ordinal
-    )
+    draw = (campaign.seed * 100_003 + ordinal) % 2**31  # what the narrowest provider takes (Gemini: int32)
+    request = domain.request(seed, campaign.model, campaign.temperature, campaign.max_tokens, draw)
     identity = f"{campaign.name}\n{domain.name}\n{ordinal}\n{request.key(campaign.provider)}"
     return Question(domain, ordinal, seed, request, hashlib.sha256(identity.encode()).hexdigest())
