@@ -148,6 +148,10 @@ class Domain:
     def input_of(self, seed: Seed) -> str:
         return self._render("input", seed)
 
+    def seed(self, id: str | None) -> Seed | None:
+        """The seed of that id, or None."""
+        return next((seed for seed in self.seeds if seed.id == id), None)
+
     def task(self, seed: Seed) -> Task | None:
         """In what an answer to this seed is executed; None where the domain, or the seed, says in nothing."""
         if self.execution_mode is None or not seed.executes:
@@ -189,9 +193,11 @@ def load_domains(config: Path) -> dict[str, Domain]:
 
 def _read_domain(file: Traversable, folder: Traversable) -> Domain:
     path = Path(str(file))
-    text = file.read_text("utf-8")
     try:
+        text = file.read_text("utf-8")
         values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     read = validate(_DomainFile, values, path, text)
@@ -228,10 +234,8 @@ def _read_domain(file: Traversable, folder: Traversable) -> Domain:
 def _read_seeds(file: Traversable, domain: str, examples: str) -> Iterator[Seed]:
     try:
         lines = file.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise SettingsError(
-            f"{file}: the seeds of domain {domain} cannot be read: {error.strerror}"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: the seeds of domain {domain} cannot be read: {error}") from error
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -242,6 +246,8 @@ def _read_seeds(file: Traversable, domain: str, examples: str) -> Iterator[Seed]
             raise SettingsError(f"{file}:{number}: not valid JSON: {error}") from error
         if not isinstance(values, dict) or not isinstance(values.get("id"), str):
             raise SettingsError(f"{file}:{number}: a seed is an object with a text 'id'")
+        if not isinstance(values.get("reference"), str | None):
+            raise SettingsError(f"{file}:{number}: reference: expected text, found {values['reference']!r}")
         if values["id"] in seen:
             raise SettingsError(f"{file}:{number}: id {values['id']!r} stands twice")
         seen.add(values["id"])

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.generation.campaigns import NewCampaign, create, named
 from backend.generation.domains import load_domains
-from backend.generation.plan import split_target
-from backend.settings import SettingsError
+from backend.generation.plan import ordinals, question, split_target
+from backend.settings import SettingsError, Workspace
 from tests.fixtures.words_domain import write_domain
 
 GOOD = 'name = "x"\ntitle = "X"\nseeds = "x.jsonl"\nprompt = "p"\ninstruction = "i"\n'
@@ -55,7 +56,13 @@ def test_a_broken_domain_is_named_by_file_line_and_key(tmp_path: Path, text: str
 
 
 @pytest.mark.parametrize(
-    ("line", "words"), [("{", ":2: not valid JSON"), ("[1]", ":2: a seed"), ('{"id": "1"}', "stands twice")]
+    ("line", "words"),
+    [
+        ("{", ":2: not valid JSON"),
+        ("[1]", ":2: a seed"),
+        ('{"id": "1"}', "stands twice"),
+        ('{"id": "2", "reference": 12}', ":2: reference: expected text, found 12"),
+    ],
 )
 def test_a_broken_seed_is_named_by_its_line(tmp_path: Path, line: str, words: str) -> None:
     write_domain(tmp_path, "x")
@@ -74,6 +81,28 @@ def test_a_template_cannot_leave_its_sandbox(tmp_path: Path) -> None:
     domain = load_domains(tmp_path / "config")["x"]
     with pytest.raises(SettingsError, match="domain x: the template 'prompt'"):
         domain.request(domain.seeds[0], "m", 0.7, None, 1)
+
+
+def test_a_file_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+    write_domain(tmp_path, "x")
+    seeds = tmp_path / "config" / "domains" / "x.jsonl"
+    seeds.write_bytes(b'{"id": "caf\xe9"}\n')
+    with pytest.raises(SettingsError, match=r"x\.jsonl: the seeds of domain x cannot be read"):
+        load_domains(tmp_path / "config")
+    seeds.with_suffix(".toml").write_bytes(b'name = "\xe9"\n')
+    with pytest.raises(SettingsError, match=r"x\.toml: cannot be read"):
+        load_domains(tmp_path / "config")
+
+
+async def test_every_question_draws_a_number_that_every_provider_takes(ws: Workspace) -> None:
+    write_domain(ws.home)
+    await create(ws, NewCampaign("big", "gemini", "m", 5, domains=("words",), seed=2**40))
+    campaign, domain = await named(ws, "big"), load_domains(ws.config)["words"]
+    asked = [question(campaign, domain, n) for n in range(ordinals(domain))]
+    draws = [one.request.seed for one in asked]
+    assert all(draw is not None and 0 <= draw < 2**31 for draw in draws)
+    assert len(set(draws)) == len(draws)
+    assert {one.seed.id for one in asked[:40]} == {seed.id for seed in domain.seeds}, "a round asks each once"
 
 
 def test_the_requests_two_campaigns_divide_as_they_did() -> None:
