@@ -167,19 +167,13 @@ def test_a_benchmark_that_contradicts_itself_is_found(house: Cli, tmp_path: Path
     sound = write_lines(
         tmp_path / "sound.jsonl",
         {**ITEMS[0], "alternates": ["sep #$20"], "near_miss": ["REP #$20"], "broken": "SEP 20"},
-        {
-            "id": "run",
-            "instruction": "Store.",
-            "mode": "routine",
-            "setup": ";@ANSWER@",
-            "reference": "STA $10",
-        },
+        {"id": "open", "instruction": "Explain OAM."},
     )
     report = house.json("eval", "check", str(sound))
     assert report["holds"] is True
     assert all(holds(case, "id outcome detail") for case in report["outcomes"])
-    assert [case["outcome"] for case in report["outcomes"] if case["id"] == "run"] == ["not_run"]
-    assert report["unchecked"] == ["run"]
+    assert [case["outcome"] for case in report["outcomes"]] == ["correct", "correct", "wrong", "wrong"]
+    assert report["unchecked"] == ["open"]
     wrong = write_lines(tmp_path / "wrong.jsonl", {**ITEMS[0], "near_miss": "SEP  #$20"})
     assert "near_miss came out as correct" in house("eval", "check", str(wrong), code=1).out
 
