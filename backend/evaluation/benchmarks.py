@@ -1,4 +1,4 @@
-"""Benchmark files: one item a line, read with every problem named, and scored by text.
+"""Benchmark files: one item a line, read with every problem named; text answers are scored here.
 
 The format: the origin's four columns (`instruction`, `input`, `output`, `category`) are a whole item; fields
 of our own make it executable. A line that is no item is a `BadItem` with its line and reason, and the other
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
@@ -17,24 +18,16 @@ from typing import Any, Literal, cast, get_args
 
 from backend.datasets.formats import read_records
 from backend.datasets.rows import BadRow, JsonObject, prompt_text
+from backend.execution.expectations import Expect, ExpectError, read_expect
+from backend.execution.expectations import Outcome as Outcome
 from backend.similarity.normalise import Normalise, normalise_text, same_answer
 
 Mode = Literal["text", "routine", "patch", "question"]
-Outcome = Literal[
-    "correct",
-    "wrong",
-    "no_finish",
-    "no_assembly",
-    "time_out",
-    "refused",
-    "too_big",
-    "crash",
-    "no_answer",
-    "not_run",
-]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 MODES: tuple[Mode, ...] = get_args(Mode)
 
+# Names of our own in the folder where an item is assembled are not to be had.
+_FILE_NAME = re.compile(r"(?!(?:main|answer)\.asm$|out\.sfc$)[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _CODE_CATEGORIES = ("asm", "rom_hack")
 
 
@@ -49,7 +42,8 @@ class _ItemError(ValueError):
 @dataclass(frozen=True, slots=True)
 class BenchmarkItem:
     """One item. `references` are the right answers that the file gives (`output`, `reference`, `alternates`);
-    `normalise` is how a text answer is compared with them; `extra` holds the fields that we do not know."""
+    `normalise` is how a text answer is compared with them; `wanted` is `expect` read, for what is executed;
+    `extra` holds the fields that we do not know."""
 
     id: str
     instruction: str
@@ -65,6 +59,7 @@ class BenchmarkItem:
     setup: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     expect: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Expect | None = None
     canary: str | None = None
     near_miss: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
@@ -152,6 +147,7 @@ def parse_item(fields: JsonObject, line: int) -> BenchmarkItem:
         setup=setup,
         files=_files(known),
         expect=_object(known, "expect"),
+        wanted=_wanted(known, mode),
         canary=_text(known, "canary", None),
         near_miss=_texts(known, "near_miss"),
         broken=_texts(known, "broken"),
@@ -160,7 +156,7 @@ def parse_item(fields: JsonObject, line: int) -> BenchmarkItem:
 
 
 _FIELDS = {definition.name for definition in dataclass_fields(BenchmarkItem)} | {"reference", "alternates"}
-_FIELDS -= {"references", "line", "extra"}
+_FIELDS -= {"references", "line", "extra", "wanted"}
 
 
 def content_id(fields: Mapping[str, Any]) -> str:
@@ -171,7 +167,7 @@ def content_id(fields: Mapping[str, Any]) -> str:
 
 def score_text(item: BenchmarkItem, answer: str) -> tuple[Outcome, str]:
     """The outcome of a text answer and what it rests on. `correct` where it equals one of the references
-    after the item's normalising; an item that is to be executed, or has no reference, is `not_run`."""
+    after the item's normalising; an item that is to be executed (`scoring`), or has no reference, is `not_run`."""
     if item.mode != "text":
         return "not_run", f"mode {item.mode!r} is executed, and nothing here executes it"
     if not item.references:
@@ -214,11 +210,22 @@ def _object(fields: JsonObject, key: str) -> JsonObject:
     return value or {}
 
 
+def _wanted(fields: JsonObject, mode: str) -> Expect | None:
+    if mode == "text":
+        return None
+    try:
+        return read_expect(fields.get("expect"))
+    except ExpectError as error:
+        raise _ItemError(str(error)) from error
+
+
 def _files(fields: JsonObject) -> Mapping[str, str]:
     files = _object(fields, "files")
     for name, text in files.items():
         if not isinstance(text, str):
             raise _ItemError(f"'files.{name}' is not text")
+        if not _FILE_NAME.fullmatch(name):
+            raise _ItemError(f"'files.{name}': a plain file name was expected (letters, digits, . _ -)")
     return files
 
 

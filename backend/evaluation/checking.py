@@ -1,18 +1,23 @@
 """Judges a benchmark file's own answers: a benchmark whose references fail measures nothing.
 
-`reference` and `alternates` must be correct; `near_miss` and `broken` must not be. What is to be executed is
-`not_run` where nothing executes it, and then neither holds nor fails.
+`reference` and `alternates` must be correct; `near_miss` and `broken` must not be, and of code the first must
+assemble and the second must not. What is to be executed is `not_run` where asar or the core is missing, and then
+neither holds nor fails.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from backend.datasets.rows import BadRow
-from backend.evaluation.benchmarks import BenchmarkItem, Outcome, read_benchmark, score_text
+from backend.evaluation.benchmarks import BenchmarkItem, Outcome, read_benchmark
+from backend.evaluation.scoring import score_answer
+from backend.execution.pool import Execution, open_execution
+from backend.execution.tools import Tools
 
 AnswerKind = Literal["reference", "near_miss", "broken"]
 
@@ -53,16 +58,22 @@ class CheckReport:
         return not self.failed and not self.problems
 
 
-def check_benchmark(path: Path) -> CheckReport:
+async def check_benchmark(path: Path, tools: Tools) -> CheckReport:
     """Judge every own answer of a file's items. Raises OSError, and BenchmarkError where no line is an item."""
-    benchmark = read_benchmark(path)
-    cases = tuple(case for item in benchmark.items for case in _cases(item))
+    benchmark = await asyncio.to_thread(read_benchmark, path)
+    async with open_execution(tools) as execution, asyncio.TaskGroup() as group:
+        judged = [
+            group.create_task(_case(execution, item, kind, answer))
+            for item in benchmark.items
+            for kind, answer in _own_answers(item)
+        ]
+    cases = tuple(task.result() for task in judged)
     checked = {case.id for case in cases if case.kind == "reference" and case.holds is not None}
     unchecked = tuple(item.id for item in benchmark.items if item.id not in checked)
     return CheckReport(benchmark.name, path, len(benchmark.items), cases, unchecked, benchmark.problems)
 
 
-def _cases(item: BenchmarkItem) -> Iterator[Case]:
+def _own_answers(item: BenchmarkItem) -> Iterator[tuple[AnswerKind, str]]:
     answers: Sequence[tuple[AnswerKind, tuple[str, ...]]] = (
         ("reference", item.references),
         ("near_miss", item.near_miss),
@@ -70,7 +81,18 @@ def _cases(item: BenchmarkItem) -> Iterator[Case]:
     )
     for kind, texts in answers:
         for answer in texts:
-            outcome, detail = score_text(item, answer)
-            wanted = kind == "reference"
-            holds = None if outcome == "not_run" else (outcome == "correct") == wanted
-            yield Case(item.id, item.line, kind, answer, outcome, detail, holds)
+            yield kind, answer
+
+
+async def _case(execution: Execution, item: BenchmarkItem, kind: AnswerKind, answer: str) -> Case:
+    """A near-miss of what is executed must assemble, or it shows nothing; a broken answer must not."""
+    outcome, detail = await score_answer(execution, item, answer)
+    right = outcome == "correct"
+    if item.mode in ("routine", "patch"):
+        failed_early = outcome in ("no_assembly", "refused", "no_answer")
+        holds = {"reference": right, "near_miss": not right and not failed_early, "broken": failed_early}[
+            kind
+        ]
+    else:
+        holds = right == (kind == "reference")
+    return Case(item.id, item.line, kind, answer, outcome, detail, None if outcome == "not_run" else holds)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.evaluation.benchmarks import Benchmark, BenchmarkItem, Outcome, score_of, score_text
+from backend.evaluation.benchmarks import Benchmark, BenchmarkItem, Outcome, score_of
+from backend.evaluation.scoring import score_answer
+from backend.execution.pool import Execution
 from backend.registry.references import ResolvedModel
 from backend.settings import Workspace
 from backend.store import evaluations as rows
@@ -49,10 +52,16 @@ class Recorder:
     """Knows which items have no outcome yet, and stores the outcomes of those that come."""
 
     def __init__(
-        self, ws: Workspace, evaluation_id: int, wanted: Wanted, on_progress: OnProgress | None
+        self,
+        ws: Workspace,
+        evaluation_id: int,
+        wanted: Wanted,
+        execution: Execution,
+        on_progress: OnProgress | None,
     ) -> None:
         self.evaluation_id = evaluation_id
         self._ws = ws
+        self._execution = execution
         self._on_progress = on_progress
         self._items = {(one.name, item.id): item for one in wanted.benchmarks for item in one.items}
         self._missing = dict(self._items)
@@ -75,7 +84,12 @@ class Recorder:
         new = [given for given in answers if (given.benchmark, given.id) in self._missing]
         if not new:
             return
-        outcomes = [_outcome(self._missing[given.benchmark, given.id], given) for given in new]
+        async with asyncio.TaskGroup() as group:
+            scored = [
+                group.create_task(_outcome(self._execution, self._missing[given.benchmark, given.id], given))
+                for given in new
+            ]
+        outcomes = [task.result() for task in scored]
         async with self._ws.db.transaction() as transaction:
             await rows.put_outcomes(transaction, self.evaluation_id, outcomes)
         for given in new:
@@ -92,11 +106,11 @@ def keys_of(evaluation_id: int) -> tuple[str, str]:
     return f"evaluation:{evaluation_id}:", f"evaluation:{evaluation_id};"
 
 
-def _outcome(item: BenchmarkItem, given: Given) -> OutcomeRow:
+async def _outcome(execution: Execution, item: BenchmarkItem, given: Given) -> OutcomeRow:
     outcome: Outcome = "not_run"
     detail = ""
     if not given.not_run:
-        outcome, detail = score_text(item, given.answer)
+        outcome, detail = await score_answer(execution, item, given.answer)
     return OutcomeRow(
         benchmark=given.benchmark,
         item_id=item.id,

@@ -30,6 +30,8 @@ from backend.evaluation.documents import (
 from backend.evaluation.job_answers import answer_by_job
 from backend.evaluation.provider_answers import ask_items
 from backend.evaluation.recording import EvaluationFailed, OnProgress, Recorder, Wanted
+from backend.execution.pool import open_execution
+from backend.execution.tools import find_tools
 from backend.registry.references import ResolvedModel, resolve
 from backend.settings import Workspace
 from backend.settings.load import write_text
@@ -97,13 +99,14 @@ async def run_evaluation(
 
 async def _answer(ws: Workspace, evaluation_id: int, wanted: Wanted, on_progress: OnProgress | None) -> None:
     """Every item answered and the evaluation's row done, or an exception."""
-    recorder = Recorder(ws, evaluation_id, wanted, on_progress)
-    await recorder.load()
-    if wanted.model.is_weights:
-        perplexity = await answer_by_job(ws, recorder, wanted)
-    else:
-        await ask_items(ws, recorder, wanted)
-        perplexity = {"reason": NO_LOGPROBS} if wanted.heldout else {}
+    async with open_execution(find_tools(ws.settings.tools)) as execution:
+        recorder = Recorder(ws, evaluation_id, wanted, execution, on_progress)
+        await recorder.load()
+        if wanted.model.is_weights:
+            perplexity = await answer_by_job(ws, recorder, wanted)
+        else:
+            await ask_items(ws, recorder, wanted)
+            perplexity = {"reason": NO_LOGPROBS} if wanted.heldout else {}
     if len(recorder.missing):
         raise EvaluationFailed(
             f"{len(recorder.missing)} items have no answer although the work ended; run it again to go on"

@@ -58,7 +58,7 @@ async def rescore(ws: Workspace, name: str) -> Rescored:
                 family=stored.family,
                 reference=stored.extra.get("reference"),
             )
-            seed = next((seed for seed in domain.seeds if seed.id == stored.extra.get("seed")), None)
+            seed = domain.seed(stored.extra.get("seed"))
             execute = executing(execution, domain, seed)
             before = await run_before_duplicates(candidate, domain.gates, execute)
             async with ws.db.transaction() as transaction:

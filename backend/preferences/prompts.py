@@ -30,7 +30,8 @@ _PAGE = 250
 @dataclass(frozen=True, slots=True)
 class PromptItem:
     """One prompt to make candidates for. `key` is the same for the same prompt; `reference` is a right answer
-    where one is known, `normalise` how answers are compared with it."""
+    where one is known, `normalise` how answers are compared with it; `seed` the id of the domain's seed that it
+    was made from."""
 
     key: str
     prompt: str
@@ -38,6 +39,7 @@ class PromptItem:
     domain: str
     family: str
     normalise: Normalise
+    seed: str | None = None
 
 
 async def from_samples(
@@ -107,7 +109,15 @@ def _page_items(
         reference = sample.extra.get("reference") or (sample.output if sample.state == "approved" else None)
         normalise = given or normalisers.get(sample.domain, "text")
         items.append(
-            PromptItem(exact_hash(prompt), prompt, reference, sample.domain, sample.family, normalise)
+            PromptItem(
+                key=exact_hash(prompt),
+                prompt=prompt,
+                reference=reference,
+                domain=sample.domain,
+                family=sample.family,
+                normalise=normalise,
+                seed=sample.extra.get("seed"),
+            )
         )
     return items
 

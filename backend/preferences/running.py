@@ -3,6 +3,7 @@ scores, pairs."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,16 +12,26 @@ from typing import Literal
 
 from backend.datasets.catalog import find
 from backend.deployment.answering import open_answering
+from backend.execution.pool import open_execution
+from backend.execution.tools import find_tools
+from backend.generation.domains import load_domains
 from backend.preferences.candidates import Generation, generate
 from backend.preferences.errors import PreferenceError
 from backend.preferences.pairing import PairingReport, pair_up
 from backend.preferences.prompts import from_dataset, from_samples
-from backend.preferences.scorers import HumanScorer, LlmScorer, ReferenceScorer, Scorer, load_rubric
+from backend.preferences.scorers import (
+    ExecutionScorer,
+    HumanScorer,
+    LlmScorer,
+    ReferenceScorer,
+    Scorer,
+    load_rubric,
+)
 from backend.settings import Workspace
 from backend.similarity.normalise import Normalise
 from backend.store.samples import Filter
 
-ScorerName = Literal["reference", "llm", "human"]
+ScorerName = Literal["reference", "execution", "llm", "human"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,10 @@ async def generate_pairs(
 async def _scorer(ws: Workspace, name: ScorerName, judge: str | None, rubric: str) -> AsyncIterator[Scorer]:
     if name == "reference":
         yield ReferenceScorer()
+    elif name == "execution":
+        domains = await asyncio.to_thread(load_domains, ws.config)
+        async with open_execution(find_tools(ws.settings.tools)) as execution:
+            yield ExecutionScorer(execution, domains)
     elif name == "human":
         yield HumanScorer()
     else:

@@ -1,6 +1,7 @@
 """Scorers say how good a candidate is, from 0 to 1; what they could not say is missing, never a zero.
 
 - `reference`: equality with a right answer, and below it how close the answer came, so that margins exist;
+- `execution`: how far asar and the core came with the answer's code, by its seed's expectations;
 - `llm`: a judge model and a rubric, at temperature 0;
 - `human`: no score at all: people decide between the candidates.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
@@ -21,11 +23,15 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field
 
+from backend.execution.pool import Execution
+from backend.generation.domains import Domain
+from backend.generation.judging import executing
 from backend.preferences.errors import PreferenceError
 from backend.preferences.prompts import PromptItem
 from backend.providers.base import ChatRequest, Message, Provider, ProviderError
 from backend.providers.ledger import Place, asked
 from backend.providers.limits import RetryPolicy, with_retries
+from backend.quality.gates import Candidate
 from backend.settings import Workspace
 from backend.settings.load import read_toml, validate
 from backend.similarity.normalise import Normalise, asm_lines, normalise_text, same_answer
@@ -87,6 +93,26 @@ def closeness(answer: str, reference: str, normalise: Normalise = "text") -> flo
 def _tokens(text: str, normalise: Normalise) -> list[str]:
     normal = "\n".join(asm_lines(text)) if normalise == "asm" else normalise_text(text)
     return _TOKENS.findall(normal)[:_MOST_TOKENS]
+
+
+class ExecutionScorer:
+    """The execution gate's figure: 0 for what asar refuses, 0.25 for what assembles, more for what runs and for
+    each case that is right, 1 for a right answer. Missing where there is no code to execute, or no asar here."""
+
+    name = "execution"
+
+    def __init__(self, execution: Execution, domains: Mapping[str, Domain]) -> None:
+        self._execution = execution
+        self._domains = domains
+
+    async def score(self, item: PromptItem, answer: str) -> Score:
+        domain = self._domains.get(item.domain)
+        seed = domain.seed(item.seed) if domain and item.seed else None
+        execute = executing(self._execution, domain, seed) if domain else None
+        executed = await execute(Candidate(item.prompt, answer)) if execute else None
+        if executed is None:
+            return Score(None, f"nothing of the domain {item.domain or '?'} says how this answer is executed")
+        return Score(executed.score, f"{executed.outcome}: {executed.detail}")
 
 
 class HumanScorer:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from backend.deployment.converter import converter_folder
+from backend.execution.tools import Found, asar_version, core_version, find_tools
 from backend.providers import ProviderError
 from backend.providers.embedded import bundled_gguf
 from backend.providers.keys import VARIABLES, resolve_key
@@ -97,14 +97,15 @@ def _training(ws: Workspace) -> list[Check]:
 
 
 def _extras(ws: Workspace) -> list[Check]:
+    tools = find_tools(ws.settings.tools)
     return [
         _program(
             "nvidia-smi", "GPU readings and training on a card of this machine", "install NVIDIA's driver"
         ),
         _program("ssh", "host shell", "install OpenSSH's client"),
         _program("tmux", "leaving the app running", "install tmux"),
-        _tool("asar", ws.settings.tools.asar, "HAFS_ASAR", "assembling answers"),
-        _tool("snes core", ws.settings.tools.snes_core, "HAFS_SNES_CORE", "running answers"),
+        _asar(tools.asar),
+        _core(tools.core),
     ]
 
 
@@ -120,10 +121,30 @@ def _program(name: str, feature: str, remedy: str) -> Check:
     return Check(name, feature, path is not None, path or "not found", "" if path else remedy)
 
 
-def _tool(name: str, setting: Path | None, variable: str, feature: str) -> Check:
-    named = setting or (Path(os.environ[variable]) if os.environ.get(variable) else None)
-    path = named if named and named.is_file() else None
-    if path is None and name == "asar" and (found := shutil.which("asar")):
-        path = Path(found)
-    remedy = f"set {variable}, or tools.{name.replace(' ', '_')} in settings.toml"
-    return Check(name, feature, path is not None, str(path) if path else "not found", "" if path else remedy)
+def _asar(asar: Found) -> Check:
+    feature = "assembling answers"
+    if asar.path is None:
+        remedy = (
+            "install asar (https://github.com/RPGHacker/asar), then put it on PATH, or name it: HAFS_ASAR"
+        )
+        return Check("asar", feature, False, asar.reason, remedy)
+    try:
+        return Check("asar", feature, True, f"{asar.path}: {asar_version(asar.path)}")
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check(
+            "asar", feature, False, f"{asar.path} does not start: {error}", "name another: HAFS_ASAR"
+        )
+
+
+def _core(core: Found) -> Check:
+    feature = "running answers"
+    if core.path is None:
+        remedy = "apt-get install libretro-bsnes-mercury-balanced, or name a libretro core: HAFS_SNES_CORE"
+        return Check("snes core", feature, False, core.reason, remedy)
+    try:
+        version = core_version(core.path)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("snes core", feature, False, str(error), "name another: HAFS_SNES_CORE")
+    fast = "performance" in core.path.name
+    warning = "; it multiplies at once, so code that reads $4216 too early passes: use the balanced core"
+    return Check("snes core", feature, True, f"{core.path}: {version}{warning if fast else ''}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Session, in_workspace, many, table
 
 if TYPE_CHECKING:
     from backend.evaluation.checking import CheckReport
@@ -104,7 +104,7 @@ async def compare(
     overall, counts = comparison.overall, comparison.counts
     lines = [
         f"{finetuned} against {baseline}: {verdict_words(overall)}",
-        f"{overall.items} items answered by both: {counts.won} won, {counts.lost} lost, "
+        f"{many(overall.items, 'item')} answered by both: {counts.won} won, {counts.lost} lost, "
         f"{counts.both} passed by both, {counts.neither} by neither",
         *(f"note: {note}" for note in comparison.notes),
         f"report: {row.report}",
@@ -119,12 +119,14 @@ async def check(ws: Workspace, session: Session, file: str) -> None:
     """Judge a benchmark's own references, alternates, near-misses and broken answers; FILE or its name."""
     from backend.evaluation.checking import check_benchmark
     from backend.evaluation.running import find_benchmark
+    from backend.execution.tools import find_tools
 
     path = await asyncio.to_thread(find_benchmark, ws, file)
-    report = await asyncio.to_thread(check_benchmark, path)
+    report = await check_benchmark(path, find_tools(ws.settings.tools))
     held = sum(case.holds is True for case in report.cases)
     lines = [
-        f"{report.benchmark}: {report.items} items, {len(report.cases)} own answers: {held} as they should be, "
+        f"{report.benchmark}: {many(report.items, 'item')}, {many(len(report.cases), 'own answer')}: "
+        f"{held} as they should be, "
         f"{len(report.failed)} not, {len(report.cases) - held - len(report.failed)} not run"
     ]
     lines += [

@@ -34,6 +34,7 @@ from hafs_tui.widgets.rows import Cells, Column, RowView
 
 SCORERS = {
     "reference": "reference: the sample's answer is right",
+    "execution": "execution: how far asar and a SNES core come with it",
     "llm": "llm: a judge rates each answer",
     "human": "human: nobody yet; you choose here",
 }
