@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, Failed, Session, facts, in_workspace, table
+from hafs_tui.cli.support import EXIT_FAILED, Failed, Session, facts, going_on, in_workspace, table
 from hafs_tui.glyphs import sanitize
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ async def launch(ws: Workspace, session: Session, host: str, detach: bool, argv:
     if detach:
         session.show(as_json(job), f"{job.id} runs on {host}; follow it: hafs-tui job follow {job.id}")
         return
-    ended = await follow_job(ws, job.id, _ignore if session.as_json else _printer())
+    with going_on(session, f"job {job.id}", job.id):
+        ended = await follow_job(ws, job.id, _ignore if session.as_json else _printer())
     _ended(session, ended)
 
 
@@ -119,9 +120,13 @@ async def follow(ws: Workspace, session: Session, job_id: str, events: bool) -> 
     from remote import NoSuchJob
 
     try:
-        ended = await follow_job(
-            ws, job_id, _ignore if session.as_json else _printer(), stream="events" if events else "stdout"
-        )
+        with going_on(session, f"job {job_id}", job_id):
+            ended = await follow_job(
+                ws,
+                job_id,
+                _ignore if session.as_json else _printer(),
+                stream="events" if events else "stdout",
+            )
     except NoSuchJob as error:
         if not (await show_job(ws, job_id)).ended:
             raise

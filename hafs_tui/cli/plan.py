@@ -25,7 +25,8 @@ PLACES = ("output_dir", "sft_model", "base_model", "preference_data", "eval_data
 
 @click.command(
     cls=Command,
-    epilog="Example: hafs-tui train plan --base_model Qwen/Qwen2.5-Coder-14B-Instruct --preset qlora-16gb --vram-gib 16",
+    epilog="Example: hafs-tui train plan --base_model Qwen/Qwen2.5-Coder-14B-Instruct --preset qlora-16gb "
+    "--vram-gib 16",
 )
 @click.option(
     "--base_model", "--base-model", "base_model", help="The base: hub:OWNER/NAME, path:FOLDER, a name."

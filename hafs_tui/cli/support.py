@@ -16,7 +16,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
@@ -59,8 +60,8 @@ class Session:
             click.echo(sanitize(text), err=True)
 
     def progress(self) -> Callable[[str], None]:
-        """A `tell` for what comes often: at most one line a second."""
-        told_at = -math.inf
+        """A `tell` for what comes often: at most one line a second, and none of what ends within one."""
+        told_at = time.monotonic()
 
         def tell(text: str) -> None:
             nonlocal told_at
@@ -89,6 +90,18 @@ def step_teller(session: Session) -> Callable[[Record], None]:
             session.tell(f"failed: {event.message} {event.remedy}".rstrip())
 
     return tell
+
+
+@contextmanager
+def going_on(session: Session, what: str, job_id: str) -> Iterator[None]:
+    """A block that watches a job: whoever stops watching is told that the job itself goes on."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        session.tell(
+            f"{what} goes on; watch it: hafs-tui job follow {job_id}; end it: hafs-tui job cancel {job_id}"
+        )
+        raise
 
 
 def copy_teller(session: Session) -> Callable[[str, int, int], None]:

@@ -1,23 +1,31 @@
-"""`hafs-tui train`: sft, dpo, list, show, resume, metrics."""
+"""`hafs-tui train`: sft, dpo, plan, list, show, resume, metrics."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.contract.options import Option, describe
 from backend.contract.recipe import DpoRecipe, SftRecipe
 from hafs_tui.cli.groups import Command, Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, copy_teller, facts, in_workspace, step_teller, table
+from hafs_tui.cli.plan import plan
+from hafs_tui.cli.recipe_options import given, recipe_options
+from hafs_tui.cli.support import (
+    EXIT_FAILED,
+    Session,
+    copy_teller,
+    facts,
+    going_on,
+    in_workspace,
+    step_teller,
+    table,
+)
 
 if TYPE_CHECKING:
     from backend.settings import Workspace
     from backend.store.runs import Run
 
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "list": str}
 # What the program resolves itself: an output folder it chooses, and references it takes by its own options.
 _LEFT_OUT = ("dataset", "sft_model", "preference_data")
 
@@ -30,31 +38,7 @@ def command() -> None:
     """Fine-tune a model on a host."""
 
 
-def recipe_options(recipe: type) -> Callable[[Any], Any]:
-    """One flag for each field of the recipe, as the request writes it (--lora_r) and with dashes."""
-
-    def decorate(function: Any) -> Any:
-        for parameter in reversed(describe(recipe)):
-            if parameter.name not in _LEFT_OUT:
-                function = _option(parameter)(function)
-        return function
-
-    return decorate
-
-
-def _option(parameter: Option) -> Callable[[Any], Any]:
-    text = parameter.help[:1].upper() + parameter.help[1:]
-    if parameter.default not in (None, "", (), False):
-        text += f"  [default: {parameter.default}]"
-    dashed = "--" + parameter.name.replace("_", "-")
-    flags = list(dict.fromkeys((parameter.flag, dashed)))
-    if parameter.kind == "bool":
-        off = "--no-" + parameter.name.replace("_", "-")
-        return click.option(
-            "/".join((parameter.flag, off)), *flags[1:], parameter.name, default=None, help=text
-        )
-    kind = click.Choice(parameter.choices) if parameter.choices else _TYPES[parameter.kind]
-    return click.option(*flags, parameter.name, type=kind, default=None, help=text + ".")
+command.add_command(plan)
 
 
 def as_json(run: Run, checkpoints: list[Any] | None = None) -> dict[str, Any]:
@@ -75,18 +59,29 @@ def as_json(run: Run, checkpoints: list[Any] | None = None) -> dict[str, Any]:
 @click.option("--name", help="The run's name; else it is made from the time.")
 @click.option("--preset", help="A recipe of config/recipes/; flags lie over it.")
 @click.option("--detach", is_flag=True, help="Return when it is launched; the job goes on by itself.")
-@recipe_options(SftRecipe)
+@click.option(
+    "--allow-oversize", is_flag=True, help="Launch it even where the plan says that it does not fit."
+)
+@recipe_options(SftRecipe, _LEFT_OUT)
 @in_workspace
 async def sft(
     ws: Workspace, session: Session, /, host: str, dataset: str, name: str | None, preset: str | None, detach: bool,
-    **flags: Any,
+    allow_oversize: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Supervised fine-tuning of a LoRA adapter."""
     from backend.training.recipes import recipe_values
     from backend.training.runs import start_sft
 
-    values = recipe_values(ws, "sft", preset, _given(flags))
-    run = await start_sft(ws, host, values, dataset=dataset, name=name, on_copy=copy_teller(session))
+    values = recipe_values(ws, "sft", preset, given(flags))
+    run = await start_sft(
+        ws,
+        host,
+        values,
+        dataset=dataset,
+        name=name,
+        on_copy=copy_teller(session),
+        allow_oversize=allow_oversize,
+    )
     await _finish(ws, session, run, detach)
 
 
@@ -112,26 +107,25 @@ async def sft(
 @click.option("--name", help="The run's name; else it is made from the time.")
 @click.option("--preset", help="A recipe of config/recipes/; flags lie over it.")
 @click.option("--detach", is_flag=True, help="Return when it is launched; the job goes on by itself.")
-@recipe_options(DpoRecipe)
+@click.option(
+    "--allow-oversize", is_flag=True, help="Launch it even where the plan says that it does not fit."
+)
+@recipe_options(DpoRecipe, _LEFT_OUT)
 @in_workspace
 async def dpo(
     ws: Workspace, session: Session, /, host: str, sft_model: str, preference_data: str | None, batch: str | None,
-    name: str | None, preset: str | None, detach: bool, **flags: Any,
+    name: str | None, preset: str | None, detach: bool, allow_oversize: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Preference fine-tuning (DPO) from an SFT adapter or a whole model."""
     from backend.training.recipes import recipe_values
     from backend.training.runs import start_dpo
 
-    values = recipe_values(ws, "dpo", preset, _given(flags))
+    values = recipe_values(ws, "dpo", preset, given(flags))
     run = await start_dpo(
         ws, host, values, sft_model=sft_model, preference_data=preference_data, batch=batch, name=name,
-        on_copy=copy_teller(session),
+        on_copy=copy_teller(session), allow_oversize=allow_oversize,
     )  # fmt: skip
     await _finish(ws, session, run, detach)
-
-
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if value is not None}
 
 
 async def _finish(ws: Workspace, session: Session, run: Run, detach: bool) -> None:
@@ -145,7 +139,8 @@ async def _finish(ws: Workspace, session: Session, run: Run, detach: bool) -> No
         )
         return
     assert run.job_id is not None  # noqa: S101 - a started run has a job
-    job = await wait_for(ws, run.job_id, step_teller(session))
+    with going_on(session, f"run {run.name}", run.job_id):
+        job = await wait_for(ws, run.job_id, step_teller(session))
     details = await show_run(ws, run.name)
     text = f"run {run.name}: {job.state}, loss {_number(details.run.loss)}, eval loss {_number(details.run.eval_loss)}"
     if job.state != "done":

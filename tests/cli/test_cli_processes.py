@@ -81,7 +81,9 @@ def test_a_follower_that_is_stopped_stops_no_job(hafs: Cli, tmp_path: Path) -> N
         assert following.stdout is not None
         assert following.stdout.readline() == "started\n"
         following.terminate()
-        assert following.wait(30) == 143
+        _, told = following.communicate(timeout=30)
+    assert following.returncode == 143
+    assert f"job {job['id']} goes on" in told
     assert hafs.json("job", "show", job["id"])["state"] == "running"
     release.touch()
     assert hafs("job", "follow", job["id"]).out == "started\nended\n"
