@@ -53,11 +53,20 @@ async def hf(ws: Workspace, session: Session, model: str, folder: Path, name: st
 
 @command.command(epilog="Example: hafs-tui deploy gguf run:pilot-dpo --name hafs-coder")
 @click.argument("model")
-@click.option("--name", required=True, help="The deployment's name.")
+@click.option("--name", help="The deployment's name; not needed with --convert-only.")
+@click.option("--convert-only", is_flag=True, help="Only make and register the GGUF; its name is gguf:NAME.")
 @in_workspace
-async def gguf(ws: Workspace, session: Session, model: str, name: str) -> None:
+async def gguf(ws: Workspace, session: Session, model: str, name: str | None, convert_only: bool) -> None:
     """Serve a GGUF by llama.cpp from this process, on loopback, until it is stopped."""
+    from backend.deployment.gguf import convert_to_gguf
     from backend.deployment.serving import ServedModel, serve_until_stopped
+
+    if convert_only:
+        made = await convert_to_gguf(ws, model, name=name, on_event=step_teller(session))
+        session.show(made, f"gguf:{made.name} is made of {model}: {made.location} on {made.host}")
+        return
+    if name is None:
+        raise click.UsageError("--name is missing: under which name is it served?")
 
     def ready(served: ServedModel) -> None:
         session.show(

@@ -29,11 +29,14 @@ def as_json(pair: Pair) -> dict[str, Any]:
 
 
 @command.command(
-    epilog="Example: hafs-tui preferences generate --model run:pilot-sft --dataset pilot --num-samples 40 "
+    epilog="Example: hafs-tui preferences generate --model deployment:hafs-coder --dataset pilot --num-samples 40 "
     "--candidates-per-prompt 4 --scorer reference --output preferences.jsonl"
 )
 @click.option(
-    "--model", required=True, help="What answers: run:NAME, gguf:..., deployment:NAME, api:provider/model."
+    "--model",
+    required=True,
+    help="What answers: deployment:NAME, ollama:TAG, api:provider/model, gguf:NAME (of a run: deploy gguf run:NAME "
+    "--convert-only).",
 )
 @click.option("--dataset", help="NAME[@version]: its training prompts are asked; else approved samples'.")
 @click.option("--num-samples", type=click.IntRange(min=1), required=True, help="Prompts to ask.")
