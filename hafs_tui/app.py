@@ -16,6 +16,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.driver import Driver
+from textual.geometry import Size
 
 from backend.hosts.gauges import Gauges, watch_gauges
 from backend.hosts.mirror import mirror_all
@@ -94,7 +95,7 @@ class HafsApp(App[None]):
         for problem in self.keymap.problems:
             self.tell(problem, severity="warning", title="Settings")
         self.run_worker(watch(self.ws.db.data_version, self._announce), group="feed")
-        self.set_interval(1.0, self._leave_if_terminal_is_gone)
+        self.set_interval(1.0, self._look_at_terminal)
         if self._live:
             self.background.start(MIRROR, mirror_all(self.ws))
             self.background.start(GAUGES, watch_gauges(self.ws, self.gauges))
@@ -113,10 +114,18 @@ class HafsApp(App[None]):
         if isinstance(self.screen, ModeScreen):
             self.screen.post_message(Changed())
 
-    def _leave_if_terminal_is_gone(self) -> None:
-        # With SIGHUP ignored by whoever started us, a vanished terminal would leave a spinning process.
-        if not self.is_headless and not os.isatty(sys.__stdin__.fileno() if sys.__stdin__ else -1):
+    def _look_at_terminal(self) -> None:
+        if self.is_headless:
+            return
+        terminal = sys.__stdin__.fileno() if sys.__stdin__ else -1
+        if not os.isatty(terminal):
+            # With SIGHUP ignored by whoever started us, a vanished terminal would leave a spinning process.
             self.exit(return_code=_HANGUP)
+            return
+        size = Size(*os.get_terminal_size(terminal))
+        if size != self.screen.size and size.area:
+            # On a busy machine the signal of a change of size was seen to get lost.
+            self.post_message(events.Resize(size, size))
 
     def on_resize(self, event: events.Resize) -> None:
         small = too_small(event.size)

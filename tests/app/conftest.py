@@ -35,7 +35,7 @@ def app(ws: Workspace, background: Background) -> HafsApp:
     return HafsApp(ws, background)
 
 
-async def until(condition: Callable[[], object], pilot: Pilot[Any], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], pilot: Pilot[Any], seconds: float = 60.0) -> None:
     """Wait until `condition()` holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

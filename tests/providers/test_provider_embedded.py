@@ -151,7 +151,7 @@ async def test_what_is_not_installed_is_named_with_its_command(monkeypatch: pyte
         await EmbeddedServer(gguf, "x").__aenter__()
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.02)
