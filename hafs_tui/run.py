@@ -12,6 +12,7 @@ from backend.settings import SettingsError, Workspace, open_workspace
 from backend.store import StoreError
 from hafs_tui.app import HafsApp
 from hafs_tui.background import Background
+from hafs_tui.logs import logs_to_file
 from hafs_tui.sanitize import sanitize
 
 
@@ -38,12 +39,17 @@ def run_app(home: Path | None = None, demo: Demo | None = None) -> int:
 
 async def _run(home: Path | None, demo: Demo | None) -> int:
     async with open_workspace(home) as workspace, Background() as background:
-        app = HafsApp(workspace, background, live=True)
-        leave_on_signals(app)
-        if demo is not None:
-            background.start("demo", _demo(workspace, app, demo))
-        await app.run_async()
-        return app.return_code or 0
+        with logs_to_file(workspace.logs):
+            return await _app(workspace, background, demo)
+
+
+async def _app(workspace: Workspace, background: Background, demo: Demo | None) -> int:
+    app = HafsApp(workspace, background, live=True)
+    leave_on_signals(app)
+    if demo is not None:
+        background.start("demo", _demo(workspace, app, demo))
+    await app.run_async()
+    return app.return_code or 0
 
 
 async def _demo(workspace: Workspace, app: HafsApp, demo: Demo) -> None:

@@ -62,13 +62,17 @@ def _columns(cls: Any) -> tuple[tuple[str, ...], tuple[tuple[int, Callable[[Any]
 
 
 class Queries:
-    """Reading queries on one connection."""
+    """Reading queries on one connection. Raises StoreError where the database cannot be read."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
+        self.path = path
         self._connection = connection
 
     async def fetch_all(self, sql: str, parameters: Sequence[Value] = ()) -> list[sqlite3.Row]:
-        return list(await self._connection.execute_fetchall(sql, parameters))
+        try:
+            return list(await self._connection.execute_fetchall(sql, parameters))
+        except sqlite3.OperationalError as error:
+            raise _explain(self.path, error) from error
 
     async def fetch_one(self, sql: str, parameters: Sequence[Value] = ()) -> sqlite3.Row | None:
         rows = await self.fetch_all(sql, parameters)
@@ -108,8 +112,7 @@ class Database(Queries):
     """The open database. Reading goes through the reading connection, outside of any transaction."""
 
     def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
-        super().__init__(reader)
-        self.path = path
+        super().__init__(path, reader)
         self._writer = writer
         self._write_lock = asyncio.Lock()
 
@@ -122,7 +125,7 @@ class Database(Queries):
         async with self._write_lock:
             try:
                 await self._writer.execute("BEGIN IMMEDIATE")
-                yield Transaction(self._writer)
+                yield Transaction(self.path, self._writer)
                 await self._writer.commit()
             except BaseException as error:
                 # Shielded: a cancelled task must not leave the transaction open for the next one.
@@ -146,7 +149,9 @@ class Database(Queries):
                 await self._connection.backup(copy)
                 said = [str(row[0]) for row in await copy.execute_fetchall("PRAGMA integrity_check")]
             if said != ["ok"]:
-                raise StoreError(f"{self.path}: the copy is not whole, and was not kept: {'; '.join(said[:3])}")
+                raise StoreError(
+                    f"{self.path}: the copy is not whole, and was not kept: {'; '.join(said[:3])}"
+                )
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -184,7 +189,7 @@ def migrations() -> list[tuple[int, str]]:
 async def _migrate(path: Path, connection: aiosqlite.Connection) -> None:
     steps = migrations()
     newest = steps[-1][0]
-    version = await Queries(connection).fetch_value("PRAGMA user_version")
+    version = await Queries(path, connection).fetch_value("PRAGMA user_version")
     if version > newest:
         raise StoreError(
             f"{path}: made by a newer hafs-tui (schema {version}, this one knows {newest}). "
@@ -196,7 +201,7 @@ async def _migrate(path: Path, connection: aiosqlite.Connection) -> None:
         # executescript commits by itself, so the transaction is part of the script; the check of
         # user_version inside it keeps two programs that start at once from migrating twice.
         await connection.execute("BEGIN EXCLUSIVE")
-        if await Queries(connection).fetch_value("PRAGMA user_version") >= number:
+        if await Queries(path, connection).fetch_value("PRAGMA user_version") >= number:
             await connection.commit()
             continue
         try:
