@@ -17,6 +17,7 @@ from backend.execution.pool import ChildFailed, Execution, NotRunHere
 
 MOST_SOURCE = 256 * 1024
 ANSWER_FILE = "answer.asm"
+ANSWER_LINE = ";@ANSWER@"
 
 AssemblyOutcome = Literal["assembled", "no_assembly", "refused", "too_big", "time_out", "crash", "not_run"]
 
@@ -46,6 +47,14 @@ _RESET_BYTES = re.compile(r"\breset\s+bytes\b", re.IGNORECASE)
 # of pieces. Where the sandbox does not hide files, what could be pieced together is not run.
 _PIECES = re.compile(r"!\{?\^*\w+\}?|<\w+>")
 _JOINED = re.compile(r"\\[ \t]*\n[ \t]*")
+
+
+_PLACE = re.compile(rf"^[ \t]*{ANSWER_LINE}[ \t]*$", re.MULTILINE)
+
+
+def has_place(source: str) -> bool:
+    """Whether a line of the source stands for the answer."""
+    return _PLACE.search(source) is not None
 
 
 def refusal(code: str) -> str | None:
@@ -99,7 +108,7 @@ async def assemble_answer(
         return Assembly("refused", reason)
     mark = secrets.token_hex(12)
     included = f'print "{mark} ",bytes\nincsrc "{ANSWER_FILE}"\nprint "{mark} ",bytes'
-    main, count = re.subn(r"^[ \t]*;@ANSWER@[ \t]*$", lambda _: included, source, count=1, flags=re.MULTILINE)
+    main, count = _PLACE.subn(lambda _: included, source, count=1)
     if not count:
         return Assembly("not_run", "not run: the item's setup has no line ;@ANSWER@")
     texts = {"main.asm": main, **files, ANSWER_FILE: code + "\n"}

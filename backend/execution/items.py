@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backend.execution.assembling import Assembly, assemble_answer, assemble_source
+from backend.execution.assembling import ANSWER_LINE, Assembly, assemble_answer, assemble_source
 from backend.execution.expectations import AnswerExpect, Case, Expect, Mode, Outcome
 from backend.execution.pool import ChildFailed, Execution, NotRunHere
 from backend.execution.running import MapperError, Ran, compare_rom, run_cases
@@ -23,13 +23,14 @@ ASSEMBLED, RAN = 0.25, 0.5
 @dataclass(frozen=True, slots=True)
 class Task:
     """What an answer is executed in: a benchmark item's or a seed's fields. `expect` without cases: it is
-    right where it assembles."""
+    right where it assembles. `around` is the source of a patch, in which `;@ANSWER@` stands for the answer."""
 
     mode: Mode
     setup: str
     expect: Expect = field(default_factory=Expect)
     label: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    around: str = ANSWER_LINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ async def execute_code(execution: Execution, task: Task, code: str) -> Executed:
         if made.outcome != "assembled":
             return Executed("not_run", f"not run: the item's own setup is {made.outcome}: {made.detail}")
         vanilla = made.rom
-        source = f"{_mapper(task.setup)}\n;@ANSWER@\n"
+        source = f"{_mapper(task.setup)}\n{task.around}\n"
         assembly = await assemble_answer(execution, code, source=source, files={}, rom=vanilla)
     else:
         assembly = await assemble_answer(execution, code, source=task.setup, files=task.files, rom=None)

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from backend.execution.assembling import ANSWER_LINE, has_place
 from backend.execution.expectations import Expect, ExpectError, read_expect
 from backend.execution.items import Task
 from backend.providers.base import ChatRequest, Message
@@ -52,7 +53,15 @@ class _Reference(_Strict):
 class _Execution(_Strict):
     mode: Literal["routine", "patch"] = "routine"
     setup: str
+    around: str = ANSWER_LINE
     code: CodeIn = "answer"
+
+    @model_validator(mode="after")
+    def _has_a_place_for_the_answer(self) -> _Execution:
+        if not has_place(self.setup if self.mode == "routine" else self.around):
+            key = "setup" if self.mode == "routine" else "around"
+            raise ValueError(f"{key} has no line {ANSWER_LINE}: that is where the answer's code is put")
+        return self
 
 
 class _Duplicates(_Strict):
@@ -162,6 +171,7 @@ class Domain:
             setup=self._render("setup", seed),
             expect=seed.expect or Expect(),
             label=label if isinstance(label, str) else None,
+            around=self._render("around", seed),
         )
 
     def code_of(self, answer: str, task: Task) -> str | None:
@@ -227,7 +237,11 @@ def _read_domain(file: Traversable, folder: Traversable) -> Domain:
         execution_mode=gates.execution.mode if gates.execution else None,
         code_in=gates.execution.code if gates.execution else "answer",
         seeds=tuple(_read_seeds(folder / read.seeds, read.name, read.examples)),
-        templates={**templates, "setup": gates.execution.setup if gates.execution else ""},
+        templates={
+            **templates,
+            "setup": gates.execution.setup if gates.execution else "",
+            "around": gates.execution.around if gates.execution else "",
+        },
     )
 
 
