@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -92,12 +93,20 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+TALK = itertools.cycle(("LDA #$12 : STA $7E0010", "the word is unknown", "no idea at all", "JSR Wait"))
+
+
+def answer(prompt: str) -> str:
+    """Repeats words as told, says something else each time to a sample's instruction, and else one instruction."""
+    if prompt.startswith("Repeat: "):
+        return repeat(prompt)
+    return next(TALK) if prompt.startswith("Repeat the word") else "SEP #$20"
+
+
 @pytest.fixture(scope="session")
 def openai() -> Iterator[OpenAIServer]:
-    """A server that repeats words as it is told, on a thread of its own."""
-    server = OpenAIServer(
-        reply=lambda prompt: repeat(prompt) if prompt.startswith("Repeat: ") else "SEP #$20"
-    )
+    """The provider of the tests' campaigns, on a thread of its own."""
+    server = OpenAIServer(reply=answer)
     started, loop = threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
 

@@ -199,11 +199,50 @@ def test_a_pair(house: Cli, tmp_path: Path) -> None:
 def test_pairs_left_to_a_person_are_no_failure(house: Cli, tmp_path: Path) -> None:
     output = tmp_path / "pairs.jsonl"
     ran = house(
-        *("preferences", "generate", "--model", "api:openai/test-model", "--num-samples", "2"),
+        *(
+            "preferences",
+            "generate",
+            "--model",
+            "api:openai/test-model",
+            "--num-samples",
+            "2",
+            "--batch",
+            "mine",
+        ),
         *("--candidates-per-prompt", "2", "--scorer", "human", "--output", str(output)),
     )
-    assert "no pair was made" in ran.out, "the model says the same each time"
+    export = f"hafs-tui preferences export {output} --batch mine"
+    assert export in ran.out, "it says how the decided pairs come into the file"
     assert not output.exists()
+    waiting = house.json("preferences", "list", "--batch", "mine")
+    assert [pair["state"] for pair in waiting] == ["pending"] * len(waiting)
+    house("preferences", "choose", str(waiting[0]["id"]), "left")
+    house(*export.split()[1:])
+    (row,) = output.read_text().splitlines()
+    assert json.loads(row)["prompt"] == waiting[0]["prompt"]
+
+
+def test_candidates_are_scored_by_reference(house: Cli, tmp_path: Path) -> None:
+    made = house.json(
+        *(
+            "preferences",
+            "generate",
+            "--model",
+            "api:openai/test-model",
+            "--num-samples",
+            "3",
+            "--batch",
+            "scored",
+        ),
+        *("--candidates-per-prompt", "3", "--scorer", "reference", "--output", str(tmp_path / "pairs.jsonl")),
+    )
+    assert made["generation"]["candidates"] == 9
+    assert (
+        made["rows"]
+        == made["pairing"]["pairs"]
+        == len((tmp_path / "pairs.jsonl").read_text().splitlines())
+        > 0
+    )
 
 
 def test_a_deployment(house: Cli) -> None:
