@@ -39,6 +39,7 @@ class Need(Enum):
     HOST_AWAY = "this machine is always there; only other hosts can be removed"
     JOB = "no job is selected"
     JOB_ACTIVE = "this job has ended"
+    JOB_WAITS = "this job does not wait in the queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,8 @@ _HOSTS = (
     Action("hosts.probe", "p", "Probe", "Ask the host what it is and what it has.", (Need.HOST,)),
     Action("hosts.command", "c", "Command", "Launch any command as a job.", (Need.HOST,)),
     Action("hosts.log", "l", "Log", "Follow what the job writes.", (Need.JOB,)),
+    Action("hosts.sooner", "K", "Sooner", "Move the job up in its host's queue.", (Need.JOB, Need.JOB_WAITS)),
+    Action("hosts.later", "J", "Later", "Move the job down in its host's queue.", (Need.JOB, Need.JOB_WAITS)),
     Action("hosts.cancel", "x", "Stop", "Stop the job and all that it started.", (Need.JOB, Need.JOB_ACTIVE)),
     Action(
         "hosts.remove",

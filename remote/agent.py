@@ -15,7 +15,11 @@ all of it and nothing else. The folder tells everything about the job:
     stdout.log   the job's stdout and stderr exit.json    written once, after the whole tree has ended
     events.jsonl the job's own events        stop         exists once the job is asked to stop
     reserve      room for exit.json on a disk that the job has filled
+    slot.json    which slot of the queue, and so which GPUs, it was given
     supervisor/  made by the supervisor that won: however often a job is launched, one starts it
+
+Jobs wait in `<root>/queue`. There is no daemon: a supervisor that ends starts the next job, and so does
+every session that begins.
 
 A process is known by boot id, pid and start time together, never by its pid alone.
 """
@@ -234,15 +238,158 @@ def send_signal(members: list[int], number: int) -> bool:
     return bool(members)
 
 
+# ---------------------------------------------------------------- the queue
+
+IDLE: Json = {"pid": None, "started_at": None}  # the state of a job that never started
+
+
+@contextlib.contextmanager
+def file_lock(path: str) -> Iterator[None]:
+    """One holder at a time among all processes of this host; a holder that dies lets go."""
+    with open(path, "ab") as file:
+        if sys.platform == "win32":
+            import msvcrt
+
+            while True:
+                try:
+                    file.seek(0)
+                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+                except OSError:
+                    continue  # it gives up after 10 s each
+            try:
+                yield
+            finally:
+                file.seek(0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class Queue:
+    """`<root>/queue/queue.json`: which jobs wait, in what order, and which slot each started one has.
+
+    Changed only under the lock, and written before a supervisor is started: a start that broke off in
+    between is made good by the next look. `slots` jobs run at once, each with its share of the GPUs.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.folder = os.path.join(root, "queue")
+        self.jobs = os.path.join(root, "jobs")
+        self.file = os.path.join(self.folder, "queue.json")
+
+    def read(self) -> Json:
+        return read_json(self.file) or {"slots": 1, "gpus": 0, "waiting": [], "started": {}}
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Json]:
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        with file_lock(os.path.join(self.folder, "lock")):
+            queue = self.read()
+            before = json.dumps(queue)
+            yield queue
+            if json.dumps(queue) != before:
+                write_json(self.file, queue)
+
+    def enter(self, job_id: str, slots: Optional[int], gpus: int) -> None:
+        """Put a job at the end, once, and start it if there is room."""
+        with self.changing() as queue:
+            queue.update(slots=slots or max(1, gpus), gpus=gpus)
+            begun = os.path.exists(os.path.join(self.jobs, job_id, "supervisor"))
+            if not (begun or job_id in queue["started"] or job_id in queue["waiting"]):
+                queue["waiting"].append(job_id)
+        self.advance()
+
+    def advance(self) -> None:
+        """Free the slots of jobs that have ended, and start the next ones."""
+        if not os.path.exists(self.file):
+            return
+        with self.changing() as queue:
+            started = queue["started"] = {
+                job_id: slot for job_id, slot in queue["started"].items() if self.holds_slot(job_id)
+            }
+            free = [slot for slot in range(queue["slots"]) if slot not in started.values()]
+            while free and queue["waiting"]:
+                job_id = queue["waiting"].pop(0)
+                job_dir = os.path.join(self.jobs, job_id)
+                if os.path.isdir(job_dir) and not os.path.exists(os.path.join(job_dir, "exit.json")):
+                    started[job_id] = slot = free.pop(0)
+                    given = {"slot": slot, "gpus": self.share(queue, slot), "at": time.time()}
+                    write_json(os.path.join(job_dir, "slot.json"), given)
+            folders = [os.path.join(self.jobs, job_id) for job_id in started]
+        for job_dir in folders:
+            if not os.path.isdir(os.path.join(job_dir, "supervisor")):
+                start_supervisor(job_dir)
+
+    def share(self, queue: Json, slot: int) -> list[int]:
+        """GPUs are dealt out to slots; where there are more slots than GPUs, some share one."""
+        slots, gpus = queue["slots"], queue["gpus"]
+        return list(range(slot, gpus, slots)) if slots <= gpus else [slot % gpus] if gpus else []
+
+    def holds_slot(self, job_id: str) -> bool:
+        """Until it has ended; a lost one for as long as its process still runs."""
+        job_dir = os.path.join(self.jobs, job_id)
+        if not os.path.isdir(job_dir) or os.path.exists(os.path.join(job_dir, "exit.json")):
+            return False
+        state = read_json(os.path.join(job_dir, "state.json"))
+        if state is None:
+            given = read_json(os.path.join(job_dir, "slot.json"))
+            return given is None or time.time() - given["at"] < START_LIMIT_S
+        if state["boot_id"] != boot_id():
+            return False
+        return same_process(state["supervisor_pid"], state["supervisor_start"]) or same_process(
+            state["pid"], state["start"]
+        )
+
+    def position(self, job_id: str) -> Optional[int]:
+        """1 for the one that starts next, None for one that does not wait."""
+        waiting = self.read()["waiting"]
+        return waiting.index(job_id) + 1 if job_id in waiting else None
+
+    def move(self, job_id: str, to: int) -> None:
+        with self.changing() as queue:
+            waiting = queue["waiting"]
+            if job_id not in waiting:
+                raise Refused("not waiting", f"job {job_id} does not wait any more: it cannot be moved")
+            waiting.remove(job_id)
+            waiting.insert(max(0, to - 1), job_id)
+
+    def leave(self, job_id: str) -> bool:
+        """Cancel a job that waits. False when it does not wait any more."""
+        with self.changing() as queue:
+            if job_id not in queue["waiting"]:
+                return False
+            message = "cancelled while it waited in the queue"
+            write_json(
+                os.path.join(self.jobs, job_id, "exit.json"), end_record(IDLE, "cancelled", None, message)
+            )
+            queue["waiting"].remove(job_id)
+            return True
+
+
 # ---------------------------------------------------------------- the supervisor
 
 
 def supervise(job_dir: str) -> None:
-    """Start the job of a folder, stay until its whole tree has ended, and write exit.json."""
+    """Bring one job to its end, then start those that wait for its place."""
     try:
         os.mkdir(os.path.join(job_dir, "supervisor"))
     except FileExistsError:
         return
+    run_job(job_dir)
+    queue = Queue(os.path.dirname(os.path.dirname(job_dir)))
+    while True:
+        try:
+            return queue.advance()
+        except OSError:  # a full disk, say: those who wait have nobody else
+            time.sleep(HEARTBEAT_S)
+
+
+def run_job(job_dir: str) -> None:
+    """Start the job of a folder, stay until its whole tree has ended, and write exit.json."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become ours
     told_to_end: list[int] = []
@@ -277,6 +424,11 @@ def supervise(job_dir: str) -> None:
 
 def start_job(job_dir: str, spec: Json) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
+    slot = read_json(os.path.join(job_dir, "slot.json"))
+    if slot is not None and slot["gpus"]:
+        # nvidia-smi counts by bus, CUDA by speed unless it is told so.
+        numbers = ",".join(str(index) for index in slot["gpus"])
+        environment.update(CUDA_DEVICE_ORDER="PCI_BUS_ID", CUDA_VISIBLE_DEVICES=numbers)
     environment.update(spec["env"])
     environment.update(
         PYTHONUNBUFFERED="1",
@@ -385,8 +537,8 @@ def try_to_write(path: str, value: Json) -> bool:
     return True
 
 
-def conclude(job_dir: str, state: Json, final: str, exit_code: Optional[int], message: str) -> None:
-    record = {
+def end_record(state: Json, final: str, exit_code: Optional[int], message: str) -> Json:
+    return {
         "state": final,
         "exit_code": exit_code,
         "pid": state["pid"],
@@ -394,6 +546,10 @@ def conclude(job_dir: str, state: Json, final: str, exit_code: Optional[int], me
         "ended_at": time.time(),
         "message": message,
     }
+
+
+def conclude(job_dir: str, state: Json, final: str, exit_code: Optional[int], message: str) -> None:
+    record = end_record(state, final, exit_code, message)
     with contextlib.suppress(OSError):
         os.unlink(os.path.join(job_dir, "reserve"))
     while not try_to_write(os.path.join(job_dir, "exit.json"), record):
@@ -409,23 +565,18 @@ class Jobs:
     def __init__(self, root: str) -> None:
         self.root = root
         self.folder = os.path.join(root, "jobs")
+        self.queue = Queue(root)
 
     def dir_of(self, job_id: str) -> str:
         if not JOB_ID.match(job_id):
             raise Refused("bad", f"not a job id: {job_id!r}")
         return os.path.join(self.folder, job_id)
 
-    def launch(self, job_id: str, argv: list[str], env: dict[str, str], cwd: Optional[str]) -> Json:
+    def launch(self, job_id: str, asked: Json, slots: Optional[int], gpus: int) -> Json:
         """Make the folder whole, then in place; only the first one wins, and so does only one supervisor."""
         job_dir = self.dir_of(job_id)
         if not os.path.isdir(job_dir):
-            spec = {
-                "job_id": job_id,
-                "argv": argv,
-                "env": env,
-                "cwd": cwd or job_dir,
-                "created_at": time.time(),
-            }
+            spec = {"job_id": job_id, **asked, "cwd": asked["cwd"] or job_dir, "created_at": time.time()}
             making = tempfile.mkdtemp(dir=self.folder, prefix=".new-")
             try:
                 write_json(os.path.join(making, "spec.json"), spec)
@@ -437,7 +588,10 @@ class Jobs:
                 if not os.path.isdir(job_dir):  # else somebody else was first
                     raise
         if not os.path.isdir(os.path.join(job_dir, "supervisor")):
-            start_supervisor(job_dir)
+            if asked["now"]:
+                start_supervisor(job_dir)
+            else:
+                self.queue.enter(job_id, slots, gpus)
         deadline = time.monotonic() + 5.0
         status = self.status(job_id)
         while status["state"] == "starting" and time.monotonic() < deadline:
@@ -462,12 +616,17 @@ class Jobs:
             "job_dir": job_dir,
             "log_path": os.path.join(job_dir, "stdout.log"),
             "events_path": os.path.join(job_dir, "events.jsonl"),
+            "position": None,
             "message": "",
         }
         state = read_json(os.path.join(job_dir, "state.json"))
         if state is not None:
             status.update({key: state[key] for key in ("state", "pid", "started_at", "heartbeat_at")})
-        lost = self.why_lost(job_dir, spec, state)
+        else:
+            status["position"] = self.queue.position(job_id)
+        lost = "" if status["position"] else self.why_lost(job_dir, spec, state)
+        if status["position"]:
+            status["state"] = "queued"
         # exit.json is looked for after the supervisor: one that is gone has written it before.
         ended = read_json(os.path.join(job_dir, "exit.json"))
         if ended is not None:
@@ -478,7 +637,8 @@ class Jobs:
 
     def why_lost(self, job_dir: str, spec: Json, state: Optional[Json]) -> str:
         if state is None:
-            waited = time.time() - spec["created_at"]
+            slot = read_json(os.path.join(job_dir, "slot.json"))
+            waited = time.time() - (slot["at"] if slot else spec["created_at"])
             return "its supervisor never started" if waited > START_LIMIT_S else ""
         if state["boot_id"] != boot_id():
             return "the host restarted while it ran"
@@ -500,6 +660,8 @@ class Jobs:
 
     def cancel(self, job_id: str, grace_s: float) -> Json:
         status = self.status(job_id)
+        if status["state"] == "queued" and self.queue.leave(job_id):
+            return self.status(job_id)
         if status["state"] not in ("done", "failed", "cancelled"):
             write_json(os.path.join(status["job_dir"], "stop"), {"grace_s": grace_s, "asked_at": time.time()})
             state = read_json(os.path.join(status["job_dir"], "state.json"))
@@ -693,6 +855,7 @@ class Session:
         self.runs: dict[int, subprocess.Popen[bytes]] = {}
         self.root = ""
         self.jobs = Jobs("")
+        self.gpu_count: Optional[int] = None
 
     def serve(self) -> None:
         try:
@@ -775,6 +938,8 @@ class Session:
             os.makedirs(self.jobs.folder, mode=0o700, exist_ok=True)
         except OSError as error:
             raise Refused("root", f"cannot use the folder {self.root}: {error}") from error
+        with contextlib.suppress(OSError):  # after a restart of the host nobody else would go on
+            self.jobs.queue.advance()
         return {"protocol": PROTOCOL, "root": self.root, "python_version": platform.python_version()}
 
     def op_probe(self, body: bytes) -> Json:
@@ -867,20 +1032,40 @@ class Session:
         out, err = out[:OUTPUT_LIMIT], err[:OUTPUT_LIMIT]
         return {"exit_code": child.returncode, "stdout": len(out)}, out + err
 
-    def op_launch(self, job_id: str, argv: list[str], env: Json, cwd: Optional[str], body: bytes) -> Json:
-        return {"status": self.jobs.launch(job_id, argv, env, self.path(cwd) if cwd else None)}
+    def op_launch(
+        self,
+        job_id: str,
+        argv: list[str],
+        env: Json,
+        cwd: Optional[str],
+        now: bool,
+        slots: Optional[int],
+        body: bytes,
+    ) -> Json:
+        if self.gpu_count is None:
+            self.gpu_count = len(gpu_names()[0])
+        asked: Json = {"argv": argv, "env": env, "cwd": self.path(cwd) if cwd else None, "now": now}
+        return {"status": self.jobs.launch(job_id, asked, slots, self.gpu_count)}
+
+    def op_move(self, job_id: str, to: int, body: bytes) -> Json:
+        self.jobs.status(job_id)  # one that is not there is told as such
+        self.jobs.queue.move(job_id, to)
+        return {"status": self.jobs.status(job_id)}
 
     def op_status(self, job_id: str, body: bytes) -> Json:
         return {"status": self.jobs.status(job_id)}
 
-    def op_wait(self, job_id: str, wait_s: float, body: bytes) -> Json:
-        """The status once the job has ended, or after `wait_s`."""
+    def op_wait(self, job_id: str, wait_s: float, seen: Optional[list[Any]], body: bytes) -> Json:
+        """The status once the job has ended or its [state, position, message] is not `seen`; else after
+        `wait_s`."""
         deadline = time.monotonic() + wait_s
         while True:
             status = self.jobs.status(job_id)
-            if status["state"] in ENDED or time.monotonic() >= deadline:
+            now = [status["state"], status["position"], status["message"]]
+            if status["state"] in ENDED or time.monotonic() >= deadline or seen not in (None, now):
                 return {"status": status}
-            look_again = min(deadline, time.monotonic() + 1.0)  # for a lost one, which writes no exit.json
+            # A lost one writes no exit.json; a change of state matters only to those who say what they saw.
+            look_again = min(deadline, time.monotonic() + (1.0 if seen is None else 0.25))
             while time.monotonic() < look_again:
                 time.sleep(0.05)
                 if os.path.exists(os.path.join(status["job_dir"], "exit.json")):

@@ -13,7 +13,18 @@ from typing import Protocol
 
 from remote import transfer
 from remote.errors import HostError, LinkLost
-from remote.host import Chunk, Completed, JobStatus, Launch, Probe, Progress, Reading, Stream, Transfer
+from remote.host import (
+    Chunk,
+    Completed,
+    HostConfig,
+    JobStatus,
+    Launch,
+    Probe,
+    Progress,
+    Reading,
+    Stream,
+    Transfer,
+)
 from remote.readings import readings_of
 from remote.session import Fields, Frame, Session
 
@@ -75,11 +86,12 @@ class Lane:
 class AgentHost:
     """`Host` over an agent: one session for questions, another for bulk, so that neither waits."""
 
-    def __init__(self, name: str, connector: Connector) -> None:
-        self._name = name
+    def __init__(self, config: HostConfig, connector: Connector) -> None:
+        self._name = config.name
+        self._config = config
         self._connector = connector
-        self._talk = Lane(name, connector)
-        self._bulk = Lane(name, connector)
+        self._talk = Lane(config.name, connector)
+        self._bulk = Lane(config.name, connector)
 
     @property
     def name(self) -> str:
@@ -143,6 +155,8 @@ class AgentHost:
                 argv=list(launch.argv),
                 env=dict(launch.env),
                 cwd=launch.cwd,
+                now=launch.now,
+                slots=self._config.slots,
             )
         )
 
@@ -180,17 +194,31 @@ class AgentHost:
     async def wait(self, job_id: str) -> JobStatus:
         patience = Patience()
         while True:
+            status = await self._wait(job_id, None, patience)
+            if status.ended:
+                return status
+
+    async def news(self, seen: JobStatus) -> JobStatus:
+        patience = Patience()
+        patience.met()  # it told what was seen
+        return await self._wait(seen.job_id, [seen.state, seen.position, seen.message], patience)
+
+    async def _wait(self, job_id: str, seen: list[object] | None, patience: Patience) -> JobStatus:
+        """One long poll, begun again for as long as the link is away."""
+        arguments = {"job_id": job_id, "wait_s": LONG_POLL_S, "seen": seen}
+        while True:
             try:
                 session = await self._talk.session()
                 patience.met()
-                answer = await session.ask(f"wait for {job_id}", "wait", job_id=job_id, wait_s=LONG_POLL_S)
+                answer = await session.ask(f"wait for {job_id}", "wait", **arguments)
             except LinkLost as error:
                 await patience.pause(error)
                 continue
             patience.answered()
-            status = status_of(answer)
-            if status.ended:
-                return status
+            return status_of(answer)
+
+    async def move(self, job_id: str, to: int) -> JobStatus:
+        return status_of(await self._ask(f"move {job_id}", "move", job_id=job_id, to=to))
 
     async def cancel(self, job_id: str, grace_s: float = 30.0) -> JobStatus:
         return status_of(await self._ask(f"cancel {job_id}", "cancel", job_id=job_id, grace_s=grace_s))

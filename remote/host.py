@@ -37,7 +37,8 @@ class HostConfig:
     known_hosts: a file of known keys beside those that `ssh` itself knows; None is `~/.ssh/known_hosts`.
     accept_new: append the key of a host never seen to that file (a changed key is refused always).
     ssh_config: None is `~/.ssh/config`. withheld: environment variables of this process, such as keys, that
-    the agent and the jobs of a local host must not inherit.
+    the agent and the jobs of a local host must not inherit. slots: how many jobs of the queue run at once;
+    None is one for each GPU, and one where there is none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class HostConfig:
     ssh_config: Path | None = None
     connect_timeout_s: float = 10.0
     withheld: tuple[str, ...] = ()
+    slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,15 @@ class Launch:
 
     The job finds in its environment HAFS_JOB_ID, HAFS_JOB_DIR, HAFS_EVENTS (the file to which it appends
     its events) and HAFS_STOP_FILE (it appears when the job is asked to stop; on Windows that and not a
-    signal is how it is asked).
+    signal is how it is asked). It waits in the host's queue for a slot, and sees the GPUs of that slot only;
+    `now` starts it beside the queue.
     """
 
     job_id: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ class JobStatus:
     """What the host says about a job now. Times are seconds since the epoch by the host's clock.
 
     exit_code is negative (the signal) where a signal ended it, None while it runs or where nobody saw
-    the end. message says why, where a job failed to start or is lost.
+    the end. message says why, where a job failed to start or is lost. position: its place in the queue, 1 for
+    the one that starts next; None where it does not wait.
     """
 
     job_id: str
@@ -120,6 +125,7 @@ class JobStatus:
     job_dir: str
     log_path: str
     events_path: str
+    position: int | None
     message: str
 
     @property
@@ -223,6 +229,16 @@ class Host(Protocol):
 
     async def wait(self, job_id: str) -> JobStatus:
         """The status once the job has ended. Reconnects by itself like `follow`."""
+        ...
+
+    async def news(self, seen: JobStatus) -> JobStatus:
+        """The status once its state, position or message is not as `seen`, or after some 10 s as it is.
+        Reconnects by itself like `follow`."""
+        ...
+
+    async def move(self, job_id: str, to: int) -> JobStatus:
+        """Give a waiting job another place in the queue, from 1. Raises `Refused` ("not waiting") where it
+        has left the queue."""
         ...
 
     async def cancel(self, job_id: str, grace_s: float = 30.0) -> JobStatus:

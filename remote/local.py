@@ -80,4 +80,4 @@ class LocalHost(AgentHost):
 
 
 def local_host(config: HostConfig) -> LocalHost:
-    return LocalHost(config.name, LocalConnector(config))
+    return LocalHost(config, LocalConnector(config))

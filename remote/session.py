@@ -29,6 +29,7 @@ REMEDIES = {
     "root": "Choose another root folder for this host, or have that one made writable.",
     "PermissionError": "Check who owns that path on the host.",
     "missing": "Check the path on the host.",
+    "not waiting": "`job show` says what became of it.",
     "timeout": "Allow it more time, or launch it as a job.",
     "hash": "Is the file still being written? Copy it again when it is whole.",
     "offset": "Another copy of the same file is under way: wait for it.",

@@ -230,4 +230,4 @@ def words_of(error: Exception) -> str:
 
 
 def ssh_host(config: HostConfig) -> AgentHost:
-    return AgentHost(config.name, SshConnector(config))
+    return AgentHost(config, SshConnector(config))

@@ -99,7 +99,8 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
         )
     if settings.kind == "local":
         root = settings.root or str(ws.host_root)
-        return HostConfig(name, "local", root=root, python=settings.python or "", withheld=KEY_NAMES)
+        return HostConfig(name, "local", root=root, python=settings.python or "", withheld=KEY_NAMES,
+                          slots=settings.slots)  # fmt: skip
     return HostConfig(
         name,
         "ssh",
@@ -111,6 +112,7 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
         python=settings.python or "",
         known_hosts=ws.known_hosts,
         accept_new=accept_new,
+        slots=settings.slots,
     )
 
 

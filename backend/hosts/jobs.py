@@ -7,15 +7,15 @@ import logging
 from collections.abc import Callable
 
 from backend.hosts.catalog import open_named_host
-from backend.hosts.launching import lease_of
-from backend.hosts.mirror import JobNotFound, Pauses, job_row, tail, wait_for
+from backend.hosts.launching import lease_of, record_start
+from backend.hosts.mirror import JobNotFound, Pauses, deliver_request, job_row, tail, wait_for
 from backend.settings import SettingsError, Workspace
 from backend.store import jobs as rows
 from backend.store import leases
-from backend.store.jobs import Job
+from backend.store.jobs import Job, QueueRequest
 from remote import Host, HostError, LinkLost, Stream
 
-__all__ = ["JobNotFound", "cancel_job", "follow_job", "list_jobs", "read_log", "show_job"]
+__all__ = ["JobNotFound", "cancel_job", "follow_job", "list_jobs", "move_job", "read_log", "show_job"]
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,31 @@ async def cancel_job(ws: Workspace, job_id: str, grace_s: float = 30.0) -> Job:
         if now is not None and not now.ended:
             await rows.update(transaction, job_id, "stopping")
     return await job_row(ws, job_id)
+
+
+async def move_job(ws: Workspace, job_id: str, position: int) -> QueueRequest:
+    """Ask for another place in the host's queue, 1 for the next to start; what became of the request.
+
+    The host decides. While it is away the request stays `asked`; whoever mirrors the job delivers it.
+    Raises JobNotFound, SettingsError, HostError.
+    """
+    job = await job_row(ws, job_id)
+    async with ws.db.transaction() as transaction:
+        await rows.ask_for_position(transaction, job_id, position)
+    try:
+        async with open_named_host(ws, job.host) as host:
+            await deliver_request(ws, host, job_id)
+            others = [one for one in await host.jobs() if one.position is not None]
+    except LinkLost as error:
+        log.warning("job %s is moved when %s is back: %s", job_id, job.host, error.message)
+        others = []
+    async with ws.db.transaction() as transaction:
+        for status in others:  # those that made room
+            await record_start(transaction, status)
+    request = await rows.last_request(ws.db, job_id)
+    if request is None:
+        raise JobNotFound(f"the request to move job {job_id} is gone")
+    return request
 
 
 async def read_log(ws: Workspace, job_id: str, last_lines: int = 200) -> str:

@@ -48,12 +48,14 @@ async def launch_command(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     job_id: str | None = None,
+    now: bool = False,
 ) -> Job:
-    """Start any command as a job. Launching the same id again starts nothing and gives the job's row.
+    """Start any command as a job: in its turn, or `now`, beside the host's queue. Launching the same id again
+    starts nothing and gives the job's row.
 
     Raises SettingsError, HostError (the row then says why), LeaseHeldError.
     """
-    launch = Launch(job_id or new_job_id(kind), tuple(argv), dict(env or {}), cwd)
+    launch = Launch(job_id or new_job_id(kind), tuple(argv), dict(env or {}), cwd, now)
     async with open_named_host(ws, host_name) as host:
         await host.probe()
         return await _launch(ws, host, kind, launch, "{}", {})
@@ -133,7 +135,12 @@ async def record_start(transaction: Transaction, status: JobStatus) -> None:
     """What the host says about a job that goes on. An end is for the mirror to tell, after all events."""
     state = "running" if status.ended else status.state
     await rows.update(
-        transaction, status.job_id, state, started_at=status.started_at, log_path=status.log_path
+        transaction,
+        status.job_id,
+        state,
+        started_at=status.started_at,
+        log_path=status.log_path,
+        position=status.position,
     )
 
 

@@ -24,7 +24,7 @@ from backend.store import StoreError, Transaction, leases, runs
 from backend.store import jobs as rows
 from backend.store.jobs import Job
 from backend.store.leases import LeaseHeldError
-from remote import Host, HostError, JobStatus, LinkLost, NoSuchJob
+from remote import Host, HostError, JobStatus, LinkLost, NoSuchJob, Refused
 
 OnEvent = Callable[[Record], None]
 
@@ -129,8 +129,41 @@ async def _mirror_once(ws: Workspace, host: Host, status: JobStatus, on_event: O
     async with ws.db.transaction() as transaction:
         await record_start(transaction, status)
     job = await job_row(ws, status.job_id)
-    await _mirror_events(ws, host, job, on_event)
-    await _conclude(ws, host, job, await host.wait(job.id))
+    states = asyncio.create_task(_mirror_state(ws, host, status), name=f"state of {job.id}")
+    try:
+        await _mirror_events(ws, host, job, on_event)
+        await _conclude(ws, host, job, await states)
+    finally:
+        states.cancel()
+        await asyncio.gather(states, return_exceptions=True)
+
+
+async def _mirror_state(ws: Workspace, host: Host, status: JobStatus) -> JobStatus:
+    """Each step on the way, and what was asked of the queue while the link was down; the status at the end."""
+    while True:
+        await deliver_request(ws, host, status.job_id)
+        if status.ended:
+            return status
+        status = await host.news(status)
+        if not status.ended:
+            async with ws.db.transaction() as transaction:
+                await record_start(transaction, status)
+
+
+async def deliver_request(ws: Workspace, host: Host, job_id: str) -> None:
+    """Ask the host for the place in its queue that somebody wants, and write down what it says."""
+    request = await rows.last_request(ws.db, job_id)
+    if request is None or request.state != "asked":
+        return
+    try:
+        status = await host.move(job_id, request.position)
+    except Refused as refusal:
+        async with ws.db.transaction() as transaction:
+            await rows.answer_request(transaction, request, "refused", refusal.message)
+        return
+    async with ws.db.transaction() as transaction:
+        await rows.answer_request(transaction, request, "taken", "")
+        await record_start(transaction, status)
 
 
 async def _mirror_events(ws: Workspace, host: Host, job: Job, on_event: OnEvent | None) -> None:

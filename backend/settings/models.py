@@ -67,7 +67,8 @@ class Settings(_Strict):
 
 class HostSettings(_Strict):
     """One host of hosts.toml. `root` is the folder under which everything of ours lies there;
-    `python` the interpreter that has the training libraries."""
+    `python` the interpreter that has the training libraries; `slots` how many jobs of its queue run at once,
+    one for each GPU (one where there is none) if it is not set."""
 
     kind: Literal["local", "ssh"] = "ssh"
     address: str | None = None
@@ -77,6 +78,7 @@ class HostSettings(_Strict):
     root: str | None = None
     python: str | None = None
     scheduler: Literal["none", "slurm"] = "none"
+    slots: Annotated[int, Field(ge=1, le=64)] | None = None
 
 
 class HostsFile(_Strict):

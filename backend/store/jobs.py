@@ -15,7 +15,8 @@ ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled", "lost")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`events_offset` is the byte of the host's events.jsonl up to which the rows here know it."""
+    """`events_offset` is the byte of the host's events.jsonl up to which the rows here know it. `position` is
+    its place in the host's queue, 1 for the one that starts next; None where it does not wait."""
 
     id: str
     host: str
@@ -32,6 +33,7 @@ class Job:
     ended_at: float | None
     seen_at: float | None
     change: int
+    position: int | None
 
     @property
     def ended(self) -> bool:
@@ -65,13 +67,55 @@ async def update(
     ended_at: float | None = None,
     log_path: str | None = None,
     error: str | None = None,
+    position: int | None = None,
 ) -> None:
-    """Write what the host says now; None leaves a time, path or error as it was."""
+    """Write what the host says now; None leaves a time, path or error as it was, but no position."""
     await transaction.execute(
         "UPDATE jobs SET state = ?, exit_code = ?, started_at = coalesce(?, started_at), "
-        "ended_at = coalesce(?, ended_at), log_path = coalesce(?, log_path), error = coalesce(?, error), seen_at = ? "
+        "ended_at = coalesce(?, ended_at), log_path = coalesce(?, log_path), error = coalesce(?, error), seen_at = ?, "
+        "position = ? "
         "WHERE id = ?",
-        (state, exit_code, started_at, ended_at, log_path, error, now(), job_id),
+        (state, exit_code, started_at, ended_at, log_path, error, now(), position, job_id),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRequest:
+    """A place in the queue that somebody asked for. `state` is asked, taken or refused (with the `reason`)."""
+
+    id: int
+    job_id: str
+    position: int
+    state: str
+    reason: str | None
+    asked_at: float
+    answered_at: float | None
+
+
+async def ask_for_position(transaction: Transaction, job_id: str, position: int) -> None:
+    """Ask for a place, instead of what was asked for before and not answered yet."""
+    await transaction.execute(
+        "UPDATE queue_requests SET state = 'refused', reason = 'asked for another place', answered_at = ? "
+        "WHERE job_id = ? AND state = 'asked'",
+        (now(), job_id),
+    )
+    await transaction.execute(
+        "INSERT INTO queue_requests (job_id, position, asked_at) VALUES (?, ?, ?)", (job_id, position, now())
+    )
+    await transaction.execute("UPDATE jobs SET seen_at = seen_at WHERE id = ?", (job_id,))  # news
+
+
+async def answer_request(transaction: Transaction, request: QueueRequest, state: str, reason: str) -> None:
+    await transaction.execute(
+        "UPDATE queue_requests SET state = ?, reason = ?, answered_at = ? WHERE id = ?",
+        (state, reason or None, now(), request.id),
+    )
+    await transaction.execute("UPDATE jobs SET seen_at = seen_at WHERE id = ?", (request.job_id,))  # news
+
+
+async def last_request(queries: Queries, job_id: str) -> QueueRequest | None:
+    return await queries.row(
+        QueueRequest, "SELECT * FROM queue_requests WHERE job_id = ? ORDER BY id DESC LIMIT 1", (job_id,)
     )
 
 

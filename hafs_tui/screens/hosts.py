@@ -19,7 +19,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 
 from backend.hosts.catalog import HostReport, add_host, probe_host, remove_host
-from backend.hosts.jobs import cancel_job
+from backend.hosts.jobs import cancel_job, move_job
 from backend.hosts.launching import launch_command
 from backend.settings import HostSettings
 from backend.store.jobs import Job
@@ -130,6 +130,8 @@ class HostsScreen(ModeScreen[HostsSnapshot]):
             holds.add(Need.JOB)
             if not self.job.ended:
                 holds.add(Need.JOB_ACTIVE)
+            if self.job.position is not None:
+                holds.add(Need.JOB_WAITS)
         return holds
 
     @on(RowView.Moved, "#hosts")
@@ -299,6 +301,29 @@ class HostsScreen(ModeScreen[HostsSnapshot]):
         if self.job is not None:
             self.app.push_screen(JobLog(self.job.id))
 
+    def do_sooner(self) -> None:
+        self._move(-1)
+
+    def do_later(self) -> None:
+        self._move(1)
+
+    def _move(self, by: int) -> None:
+        """The host decides: what it refuses is told, and what it cannot be asked now it is asked later."""
+        job = self.job
+        if job is None or job.position is None:
+            return
+        job_id, position = job.id, max(1, job.position + by)
+
+        async def moved() -> None:
+            request = await move_job(self.ws, job_id, position)
+            if request.state == "refused":
+                self.tell(f"{job_id} is not moved: {request.reason}")
+            elif request.state == "asked":
+                self.tell(f"{job_id} is moved when its host is back")
+            self.read_again()
+
+        self.work(moved(), group=f"move {job_id}")
+
     def do_cancel(self) -> None:
         job = self.job
         if job is None:
@@ -391,7 +416,7 @@ def _job_row(job: Job) -> Row:
     cells = (
         Cell(job.id, "strong"),
         Cell(job.kind),
-        Cell(job.state, JOB_TONES.get(job.state, "")),
+        Cell(f"{job.state} {job.position}" if job.position else job.state, JOB_TONES.get(job.state, "")),
         Cell("" if job.exit_code is None else str(job.exit_code), "bad" if job.exit_code else ""),
         Cell(fmt.ago(job.created_at), "muted"),
         Cell(fmt.duration(took) if job.ended else ""),

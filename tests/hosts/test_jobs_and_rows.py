@@ -16,7 +16,15 @@ import pytest
 
 from backend.hosts.catalog import list_hosts, open_named_host, probe_host, remove_host
 from backend.hosts.gauges import Gauges, read_gauges, watch_gauges
-from backend.hosts.jobs import JobNotFound, cancel_job, follow_job, list_jobs, read_log, show_job
+from backend.hosts.jobs import (
+    JobNotFound,
+    cancel_job,
+    follow_job,
+    list_jobs,
+    move_job,
+    read_log,
+    show_job,
+)
 from backend.hosts.launching import launch_command
 from backend.hosts.mirror import mirror, mirror_all, wait_for
 from backend.settings import SettingsError, Workspace
@@ -344,3 +352,36 @@ async def test_files_of_a_host_come_and_go(ws: Workspace, host_name: str, tmp_pa
         got = await host.get(sent.path, tmp_path / "back.jsonl")
     assert (tmp_path / "back.jsonl").read_bytes() == source.read_bytes()
     assert got.sha256 == sent.sha256
+
+
+async def test_a_queue_is_mirrored_and_moved(ws: Workspace, loop_host: Loop) -> None:
+    """What is asked while the link is down is taken or refused when it is back."""
+    held = await launch_command(ws, "loop", (sys.executable, "-c", "import time; time.sleep(600)"))
+    first, second = [await launch_command(ws, "loop", tells(3)) for _ in range(2)]
+    assert (held.state, first.state, first.position, second.position) == ("running", "queued", 1, 2)
+    app = asyncio.create_task(mirror_all(ws))
+    assert (await move_job(ws, second.id, 1)).state == "taken"
+    assert (await show_job(ws, first.id)).position == 2
+    assert (await show_job(ws, second.id)).position == 1
+
+    loop_host.proxy.refuse()
+    assert (await move_job(ws, first.id, 1)).state == "asked"
+    loop_host.proxy.restore()
+
+    async def taken() -> bool:
+        request = await jobs.last_request(ws.db, first.id)
+        return request is not None and request.state == "taken"
+
+    await until(taken)
+    assert (await move_job(ws, held.id, 1)).state == "refused"
+    await cancel_job(ws, held.id, grace_s=0)
+
+    async def ended() -> bool:
+        return not await jobs.not_ended(ws.db)
+
+    await until(ended)
+    app.cancel()
+    await asyncio.gather(app, return_exceptions=True)
+    began = [(await show_job(ws, job.id)).started_at or 0 for job in (first, second)]
+    assert began == sorted(began)
+    assert [(await show_job(ws, job.id)).position for job in (held, first, second)] == [None] * 3

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def ssh_config(sshd: Sshd, port: int, root: Path, known_hosts: Path) -> HostConf
         known_hosts=known_hosts,
         ssh_config=empty,
         connect_timeout_s=5.0,
+        slots=8,
     )
 
 
@@ -70,8 +71,8 @@ class Place:
     back: Callable[[], None]
     opened: list[Host] = field(default_factory=list)
 
-    def open(self) -> Host:
-        host = open_host(self.config)
+    def open(self, slots: int | None = None) -> Host:
+        host = open_host(self.config if slots is None else replace(self.config, slots=slots))
         self.opened.append(host)
         return host
 
@@ -89,7 +90,7 @@ def signal_agents(number: int) -> None:
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     root = tmp_path / "root"
     if request.param == "local":
-        config = HostConfig("here", root=str(root))
+        config = HostConfig("here", root=str(root), slots=8)
         made = Place(
             "local",
             config,
