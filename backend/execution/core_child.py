@@ -72,6 +72,8 @@ def _run_apart(
 def _run_case(core: Core, case: dict[str, Any], image: bytes, shared: mmap.mmap) -> None:
     limits = sandbox.Limits(cpu_s=int(case["wall_s"]) + 1, memory=_MEMORY, file_size=0)
     sandbox.limit_resources(limits, processes=False)
+    # Once more, within what this child has given up itself: the child is now out of reach of signals and tracing.
+    sandbox.restrict_files([], None)
     sandbox.forbid_processes(programs=False)
     done = [(offset, bytes.fromhex(value)) for offset, value in case["done"]]
     frame = core.run(image, case["frames"], done)
