@@ -20,7 +20,7 @@ from backend.execution.forking import SANDBOX_FAILED, Ended, reap, spawn
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/nix/store")
 _MOST_OUTPUT = 256 * 1024
-_MOST_FILE = 16 * sandbox.MIB
+_MOST_FILE = 8 * sandbox.MIB
 _LIMITS = sandbox.Limits(cpu_s=3, memory=512 * sandbox.MIB, file_size=_MOST_FILE)
 _WALL_S = 10.0
 

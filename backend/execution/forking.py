@@ -37,6 +37,8 @@ def spawn(work: Callable[[], None], nothing: int) -> tuple[int, int]:
         return pid, reader
     try:
         sandbox.die_with_parent()
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; whoever writes too much is to end by it
+            signal.signal(ignored, signal.SIG_DFL)
         os.setpgid(0, 0)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)

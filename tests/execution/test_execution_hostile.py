@@ -76,38 +76,34 @@ async def test_without_landlock_pieces_are_not_run(tools: Tools, monkeypatch: py
         assert (await judge_answer(execution, task(), RIGHT)).outcome == "correct"
 
 
-async def test_endless_assembly_is_ended(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = time.monotonic()
-    judged = await judge_answer(execution, task(), RIGHT + "\nwhile 1 == 1\n!x = 1\nendwhile")
-    assert judged.outcome in ("time_out", "no_assembly"), judged
-    assert time.monotonic() - started < 30
-    assert (await judge_answer(execution, task(), RIGHT)).outcome == "correct"
-
-
 @pytest.mark.parametrize(
-    "code",
+    ("code", "outcome", "said"),
     [
-        "macro again()\n%again()\nendmacro\n%again()",
-        "macro two()\n%two() : %two()\nendmacro\n%two()",
-        "while 1 == 1\n nop\nendwhile",
-        "rep 2000000000 : nop",
-        "fillbyte $FF : fill 4000000000",
-        "padbyte $FF : pad $FFFFFF",
-        "org $FFFFFF\n db 1,2,3,4",
-        "skip 4000000000\n nop",
+        ("while 1 == 1\n!x = 1\nendwhile", "time_out", "took too long"),
+        ("macro again()\n%again()\nendmacro\n%again()", "no_assembly", "Recursion limit"),
+        ("macro two()\n%two() : %two()\nendmacro\n%two()", "no_assembly", "Recursion limit"),
+        ("while 1 == 1\n nop\nendwhile", "no_assembly", "bank border"),
+        ("rep 2000000000 : nop", "no_assembly", "bank border"),
+        ("padbyte $FF : pad $FFFFFF", "no_assembly", "bank border"),
+        ("skip 4000000000\n nop", "no_assembly", "bank border"),
+        ("norom\norg $FFFFF0\n db 1", "too_big", "the file that asar writes"),
+        (
+            '!n = 0\nwhile !n < 9000\nprint "' + "A" * 60 + '"\n!n #= !n+1\nendwhile',
+            "too_big",
+            "printed more",
+        ),
+        ("nop\n" * 70_000, "refused", "characters of source"),
     ],
 )
-async def test_what_would_fill_the_disk_or_the_memory_is_an_outcome(execution: Execution, code: str) -> None:
+async def test_what_would_take_all_time_disk_or_memory_is_ended(
+    execution: Execution, code: str, outcome: str, said: str
+) -> None:
+    started = time.monotonic()
     judged = await judge_answer(execution, task(), f"{RIGHT}\n{code}")
-    assert judged.outcome in ("no_assembly", "too_big", "time_out", "crash", "correct"), judged
-    assert not judged.right or len(judged.detail) > 0
+    assert (judged.outcome, judged.score) == (outcome, 0.0)
+    assert said in judged.detail
+    assert time.monotonic() - started < 30
     assert (await judge_answer(execution, task(), RIGHT)).outcome == "correct"
-
-
-async def test_an_assembler_that_prints_without_end_is_too_big(execution: Execution) -> None:
-    flood = "!n = 0\nwhile !n < 9000\n" + f' print "{"A" * 60}"\n' + " !n #= !n+1\nendwhile"
-    judged = await judge_answer(execution, task(), f"{RIGHT}\n{flood}")
-    assert judged.outcome in ("too_big", "time_out")
 
 
 async def test_verdicts_in_what_asar_prints_are_not_believed(execution: Execution) -> None:
