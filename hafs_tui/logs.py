@@ -12,7 +12,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from hafs_tui.crash import mask_secrets
-from hafs_tui.sanitize import sanitize
+from hafs_tui.glyphs import sanitize
 
 _OURS = ("backend", "remote", "hafs_tui")
 _MOST_BYTES = 1_000_000

@@ -20,7 +20,7 @@ COMMANDS = {
     "campaign": ("campaign", "Generate samples: create, run, pause, show, compare."),
     "samples": (
         "samples",
-        "Review samples: list, show, search, approve, reject, edit, undo, import, export.",
+        "Review samples: list, show, search, approve, reject, flag, rate, edit, undo, import, export.",
     ),
     "dataset": ("dataset", "Freeze samples into dataset versions: build, list, show, check, import, export."),
     "host": ("host", "Machines that train and serve: add, list, probe, gpus, put, get, shell."),
@@ -29,7 +29,7 @@ COMMANDS = {
     "eval": ("evaluate", "Evaluate and compare: run, compare, check, list, show."),
     "preferences": ("preferences", "Preference pairs: generate, list, show, choose, import, export."),
     "deploy": ("deploy", "From a model to an answer: hf, gguf, ollama, status, stop, rollback, chat."),
-    "models": ("models", "The registry: list, show."),
+    "models": ("models", "The registry: list, show, prepare."),
     "lineage": ("lineage", "What a model, sample or benchmark item came from."),
     "backup": ("backup", "Write a consistent copy of the database to a file."),
     "prune": ("prune", "Show, or remove, old files that can be made again."),

@@ -51,6 +51,30 @@ async def hf(ws: Workspace, session: Session, model: str, folder: Path, name: st
     session.show(as_json(made), f"{_line(made)}\nin {folder}")
 
 
+@command.command(epilog="Example: hafs-tui deploy merge run:pilot-dpo")
+@click.argument("model")
+@click.option("--host", help="Where it is merged; else where the adapter is.")
+@in_workspace
+async def merge(ws: Workspace, session: Session, model: str, host: str | None) -> None:
+    """Merge an adapter into its unquantised base, as a model of the registry."""
+    from backend.deployment.merging import merge_adapter
+
+    made = await merge_adapter(ws, model, host=host, on_event=step_teller(session))
+    session.show(made, f"{made.name}: {made.location} on {made.host}")
+
+
+@command.command(epilog="Example: hafs-tui deploy rate 12 good")
+@click.argument("exchange_id", type=int)
+@click.argument("rating", type=click.Choice(["good", "bad"]))
+@in_workspace
+async def rate(ws: Workspace, session: Session, exchange_id: int, rating: str) -> None:
+    """Say whether a reply was good; `chat --json` names its exchange."""
+    from backend.deployment.chat import rate as rate_exchange
+
+    await rate_exchange(ws, exchange_id, 1 if rating == "good" else -1)
+    session.show({"exchange": exchange_id, "rating": rating}, f"exchange {exchange_id} is rated {rating}")
+
+
 @command.command(epilog="Example: hafs-tui deploy gguf run:pilot-dpo --name hafs-coder")
 @click.argument("model")
 @click.option("--name", help="The deployment's name; not needed with --convert-only.")

