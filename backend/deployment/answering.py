@@ -59,8 +59,8 @@ async def _open(ws: Workspace, model: ResolvedModel, stack: AsyncExitStack) -> A
             raise ModelReferenceError(f"no deployment named {model.location}")
         return await _deployment(ws, row, stack)
     raise ModelReferenceError(
-        f"{model.reference} is a set of weights that no server serves. Convert and serve it "
-        f"(hafs-tui deploy), then talk to it as deployment:NAME or gguf:NAME"
+        f"{model.reference} is a set of weights that no server serves. Convert it with: hafs-tui deploy gguf "
+        f"{model.reference} --convert-only (or key v of Deploy), then name the gguf:NAME that it says"
     )
 
 
