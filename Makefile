@@ -3,7 +3,8 @@
 # make test            install, then every test
 # make lint            ruff, strict types, import contracts
 # make bench           ratios, measured in one run
-.PHONY: demo test lint bench
+# make torture         what takes minutes: links broken 15 times under a job of 100,000 lines
+.PHONY: demo test lint bench torture
 PYTEST_FLAGS ?=
 WORKERS ?= 2
 BIN = .venv/bin
@@ -26,3 +27,7 @@ lint:
 bench:
 	@tools/install.sh test
 	$(BIN)/python -m tests.benchmarks
+
+torture:
+	@tools/install.sh test
+	$(BIN)/python -m pytest tests/torture/*.py $(PYTEST_FLAGS)

@@ -57,7 +57,8 @@ async def follow_job(
     """
     job = await job_row(ws, job_id)
     async with open_named_host(ws, job.host) as host:
-        mirroring = asyncio.create_task(wait_for(ws, job_id), name=f"mirror {job_id}")
+        await _reach(host, job_id)
+        mirroring = asyncio.create_task(wait_for(ws, job_id, host=host), name=f"mirror {job_id}")
         try:
             await _hand_on(host, job_id, stream, offset, on_output)
             return await mirroring
@@ -66,14 +67,25 @@ async def follow_job(
             await asyncio.gather(mirroring, return_exceptions=True)
 
 
+async def _reach(host: Host, job_id: str) -> None:
+    """A few tries: from here on the host is known to be there, and is waited for however long it is away."""
+    pauses = Pauses()
+    while True:
+        try:
+            await host.status(job_id)
+            return
+        except LinkLost as error:
+            await pauses.wait(error)
+
+
 async def _hand_on(
     host: Host, job_id: str, stream: Stream, offset: int, on_output: Callable[[bytes], None]
 ) -> None:
     pauses = Pauses()
+    pauses.reached()
     while True:
         try:
             async for chunk in host.follow(job_id, stream, offset):
-                pauses.reached()
                 on_output(chunk.data)
                 offset = chunk.end
             return

@@ -46,16 +46,19 @@ async def mirror(
     """Follow a job until it has ended and all that it told is in rows; the job's row then.
 
     `on_event` is called with each event after it is committed. A link that breaks is waited for; a host that
-    cannot be reached at the start raises HostError. Raises JobNotFound, LeaseHeldError, SettingsError.
+    cannot be reached at the start raises HostError; one that is given is open and has answered before. Raises
+    JobNotFound, LeaseHeldError, SettingsError.
     """
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(leases.hold(ws.db, lease_of(job_id)))
         job = await job_row(ws, job_id)
         if job.ended:
             return job
+        pauses = Pauses()
         if host is None:
             host = await stack.enter_async_context(open_named_host(ws, job.host))
-        pauses = Pauses()
+        else:
+            pauses.reached()
         while True:
             try:
                 status = await host.status(job_id)
@@ -69,7 +72,9 @@ async def mirror(
                 await pauses.wait(error)
 
 
-async def wait_for(ws: Workspace, job_id: str, on_event: OnEvent | None = None) -> Job:
+async def wait_for(
+    ws: Workspace, job_id: str, on_event: OnEvent | None = None, host: Host | None = None
+) -> Job:
     """The job's row once it has ended: mirrors it, or watches the rows while somebody else does.
 
     `on_event` is called once with each event that is stored from now on. Raises like `mirror`.
@@ -85,7 +90,7 @@ async def wait_for(ws: Workspace, job_id: str, on_event: OnEvent | None = None) 
     while True:
         if await leases.holder(ws.db, lease_of(job_id)) is None:
             try:
-                return await mirror(ws, job_id, tell)
+                return await mirror(ws, job_id, tell, host)
             except LeaseHeldError:
                 log.debug("another mirror of job %s was faster", job_id)
         await asyncio.sleep(_LOOK_S)
