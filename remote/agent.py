@@ -55,9 +55,12 @@ OUTPUT_LIMIT = 8 * 1024 * 1024
 HEARTBEAT_S = 5.0
 ORPHAN_GRACE_S = 5.0
 UNKILLABLE_S = 30.0
+DISK_LOOK_S = 5.0
+PAUSE_GRACE_S = 600.0
 START_LIMIT_S = 15.0
 RESERVE = 16 * 1024
 SMI_FIELDS = "count,index,name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
+STATE_KEYS = ("state", "pid", "started_at", "heartbeat_at", "message")
 ENDED = ("done", "failed", "cancelled", "lost")
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part$|^\.writing-")
@@ -405,6 +408,7 @@ def run_job(job_dir: str) -> None:
         "boot_id": boot_id(),
         "pid": None,
         "start": None,
+        "message": "",
         "started_at": None,
         "heartbeat_at": time.time(),
     }
@@ -455,19 +459,30 @@ def watch(
     """Wait for the end of the tree: (exit code, was it asked to stop, message)."""
     exit_code: Optional[int] = None
     asked_at: Optional[float] = None  # when the tree was asked to end, by a stop file or by its own end
-    was_asked = False
+    was_asked = paused = False
     message = ""
     pause = 0.01
-    beat = float("-inf")
+    beat = looked = float("-inf")
+    spec = read_json(os.path.join(job_dir, "spec.json")) or {}
     while True:
         exit_code = reap(child) if exit_code is None else exit_code
         stop = read_json(os.path.join(job_dir, "stop")) or ({"grace_s": 10.0} if told_to_end else None)
-        grace = float(stop["grace_s"]) if stop else ORPHAN_GRACE_S
+        grace = float(stop["grace_s"]) if stop else PAUSE_GRACE_S if paused else ORPHAN_GRACE_S
         if stop and not was_asked and exit_code is None:
             was_asked, asked_at, beat = True, time.monotonic(), float("-inf")
             state["state"] = "stopping"
             message = "its supervisor was told to end" if told_to_end else ""
             ask(child)
+        if time.monotonic() - looked >= DISK_LOOK_S and not was_asked:
+            looked = time.monotonic()
+            warning, pause_it = disk_warning(job_dir, spec)
+            if warning != state["message"]:
+                state["message"], beat = warning, float("-inf")
+            if pause_it and exit_code is None:
+                was_asked, asked_at = True, time.monotonic()
+                paused, grace, state["state"] = True, PAUSE_GRACE_S, "stopping"
+                message = f"paused: {warning}; free some, then resume it"
+                ask(child)
         if exit_code is not None:
             if not members_left(child):
                 return exit_code, was_asked, message
@@ -486,6 +501,18 @@ def watch(
             try_to_write(os.path.join(job_dir, "state.json"), state)
         time.sleep(pause)
         pause = min(0.2 if asked_at is None else 0.05, pause * 1.3)
+
+
+def disk_warning(job_dir: str, spec: Json) -> tuple[str, bool]:
+    """What is to be said of the room that is left, and whether a job that can be resumed is to save and end:
+    at half of what it must have, while there is still room to save."""
+    wanted = spec.get("min_free_bytes") or 0
+    usage = [shutil.disk_usage(folder).free for folder in {job_dir, spec.get("cwd") or job_dir}]
+    free = min(usage)
+    if free >= wanted:
+        return "", False
+    low = f"{free / 2**30:.1f} GiB are free on its disk, less than {wanted / 2**30:.1f}"
+    return low, bool(spec.get("resumable")) and free < wanted / 2
 
 
 def reap(child: subprocess.Popen[bytes]) -> Optional[int]:
@@ -621,7 +648,7 @@ class Jobs:
         }
         state = read_json(os.path.join(job_dir, "state.json"))
         if state is not None:
-            status.update({key: state[key] for key in ("state", "pid", "started_at", "heartbeat_at")})
+            status.update({key: state[key] for key in STATE_KEYS if key in state})
         else:
             status["position"] = self.queue.position(job_id)
         lost = "" if status["position"] else self.why_lost(job_dir, spec, state)
@@ -1039,12 +1066,21 @@ class Session:
         env: Json,
         cwd: Optional[str],
         now: bool,
+        resumable: bool,
+        min_free_bytes: int,
         slots: Optional[int],
         body: bytes,
     ) -> Json:
+        free = shutil.disk_usage(self.root).free
+        if free < min_free_bytes and not os.path.isdir(self.jobs.dir_of(job_id)):
+            wanted = f"{min_free_bytes / 2**30:.1f} GiB are to be free"
+            raise Refused(
+                "no space", f"{free / 2**30:.1f} GiB are free under {self.root}, {wanted} (min_free_gib)"
+            )
         if self.gpu_count is None:
             self.gpu_count = len(gpu_names()[0])
         asked: Json = {"argv": argv, "env": env, "cwd": self.path(cwd) if cwd else None, "now": now}
+        asked.update(resumable=resumable, min_free_bytes=min_free_bytes)
         return {"status": self.jobs.launch(job_id, asked, slots, self.gpu_count)}
 
     def op_move(self, job_id: str, to: int, body: bytes) -> Json:

@@ -156,6 +156,8 @@ class AgentHost:
                 env=dict(launch.env),
                 cwd=launch.cwd,
                 now=launch.now,
+                resumable=launch.resumable,
+                min_free_bytes=self._config.min_free_bytes,
                 slots=self._config.slots,
             )
         )

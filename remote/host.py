@@ -38,7 +38,9 @@ class HostConfig:
     accept_new: append the key of a host never seen to that file (a changed key is refused always).
     ssh_config: None is `~/.ssh/config`. withheld: environment variables of this process, such as keys, that
     the agent and the jobs of a local host must not inherit. slots: how many jobs of the queue run at once;
-    None is one for each GPU, and one where there is none.
+    None is one for each GPU, and one where there is none. min_free_bytes: what must be free on its disk for a
+    launch; below it a running job is warned of, below half of it one that is `resumable` is asked to save and
+    end.
     """
 
     name: str
@@ -55,6 +57,7 @@ class HostConfig:
     connect_timeout_s: float = 10.0
     withheld: tuple[str, ...] = ()
     slots: int | None = None
+    min_free_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Launch:
     The job finds in its environment HAFS_JOB_ID, HAFS_JOB_DIR, HAFS_EVENTS (the file to which it appends
     its events) and HAFS_STOP_FILE (it appears when the job is asked to stop; on Windows that and not a
     signal is how it is asked). It waits in the host's queue for a slot, and sees the GPUs of that slot only;
-    `now` starts it beside the queue.
+    `now` starts it beside the queue. resumable: asked to end, it saves, and a new job can go on from there.
     """
 
     job_id: str
@@ -103,6 +106,7 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     now: bool = False
+    resumable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +114,8 @@ class JobStatus:
     """What the host says about a job now. Times are seconds since the epoch by the host's clock.
 
     exit_code is negative (the signal) where a signal ended it, None while it runs or where nobody saw
-    the end. message says why, where a job failed to start or is lost. position: its place in the queue, 1 for
-    the one that starts next; None where it does not wait.
+    the end. message says why, where a job failed to start or is lost, and warns of a disk that is nearly
+    full. position: its place in the queue, 1 for the one that starts next; None where it does not wait.
     """
 
     job_id: str

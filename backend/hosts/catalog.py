@@ -99,8 +99,15 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
         )
     if settings.kind == "local":
         root = settings.root or str(ws.host_root)
-        return HostConfig(name, "local", root=root, python=settings.python or "", withheld=KEY_NAMES,
-                          slots=settings.slots)  # fmt: skip
+        return HostConfig(
+            name,
+            "local",
+            root=root,
+            python=settings.python or "",
+            withheld=KEY_NAMES,
+            slots=settings.slots,
+            min_free_bytes=int(settings.min_free_gib * 2**30),
+        )
     return HostConfig(
         name,
         "ssh",
@@ -113,6 +120,7 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
         known_hosts=ws.known_hosts,
         accept_new=accept_new,
         slots=settings.slots,
+        min_free_bytes=int(settings.min_free_gib * 2**30),
     )
 
 

@@ -31,6 +31,9 @@ WORKER_ENV = {
 }
 
 
+RESUMABLE = ("sft", "dpo", "evaluate")
+"""Kinds that save when they are asked to end, and whose next job goes on from there."""
+
 WithRow = Callable[[Transaction, str], Awaitable[None]]
 
 
@@ -85,7 +88,9 @@ async def launch_worker(
         env = {**WORKER_ENV, "PYTHONPATH": bundle_path}
         if "hub:" not in document:
             env["HF_HUB_OFFLINE"] = "1"
-        launch = Launch(job_id, (probe.python, *spec.arguments(spec_path)), env)
+        launch = Launch(
+            job_id, (probe.python, *spec.arguments(spec_path)), env, resumable=spec.kind in RESUMABLE
+        )
         parcels = {spec_path: spec_file, bundle_path: bundle}
         return await _launch(ws, host, spec.kind, launch, document, parcels, with_row)
 
@@ -141,6 +146,7 @@ async def record_start(transaction: Transaction, status: JobStatus) -> None:
         started_at=status.started_at,
         log_path=status.log_path,
         position=status.position,
+        error=status.message,
     )
 
 

@@ -239,7 +239,7 @@ async def _conclude(ws: Workspace, host: Host, job: Job, status: JobStatus) -> N
             started_at=status.started_at,
             ended_at=status.ended_at or status.heartbeat_at,
             log_path=status.log_path,
-            error=why or None,
+            error=why,
         )
         if artifact:
             await register_artifact(transaction, job, artifact, size)

@@ -68,7 +68,8 @@ class Settings(_Strict):
 class HostSettings(_Strict):
     """One host of hosts.toml. `root` is the folder under which everything of ours lies there;
     `python` the interpreter that has the training libraries; `slots` how many jobs of its queue run at once,
-    one for each GPU (one where there is none) if it is not set."""
+    one for each GPU (one where there is none) if it is not set; `min_free_gib` what must be free on its disk
+    to launch there, and what a running job is warned and at half of it paused below."""
 
     kind: Literal["local", "ssh"] = "ssh"
     address: str | None = None
@@ -79,6 +80,7 @@ class HostSettings(_Strict):
     python: str | None = None
     scheduler: Literal["none", "slurm"] = "none"
     slots: Annotated[int, Field(ge=1, le=64)] | None = None
+    min_free_gib: Annotated[float, Field(ge=0, le=100_000)] = 1.0
 
 
 class HostsFile(_Strict):

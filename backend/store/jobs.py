@@ -69,11 +69,12 @@ async def update(
     error: str | None = None,
     position: int | None = None,
 ) -> None:
-    """Write what the host says now; None leaves a time, path or error as it was, but no position."""
+    """Write what the host says now; None leaves a time, path or error as it was, but no
+    position; an empty error clears it."""
     await transaction.execute(
         "UPDATE jobs SET state = ?, exit_code = ?, started_at = coalesce(?, started_at), "
-        "ended_at = coalesce(?, ended_at), log_path = coalesce(?, log_path), error = coalesce(?, error), seen_at = ?, "
-        "position = ? "
+        "ended_at = coalesce(?, ended_at), log_path = coalesce(?, log_path), "
+        "error = nullif(coalesce(?, error), ''), seen_at = ?, position = ? "
         "WHERE id = ?",
         (state, exit_code, started_at, ended_at, log_path, error, now(), position, job_id),
     )
