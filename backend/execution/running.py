@@ -74,7 +74,8 @@ async def run_cases(execution: Execution, rom: bytes, expect: Expect) -> Ran:
         if outcome != "correct":
             where = f"case {number} of {len(judged)}: " if len(judged) > 1 else ""
             return Ran(outcome, where + detail, len(judged), right, wrams)
-    return Ran("correct", f"{right} cases as expected", len(judged), right, wrams)
+    said = f"{right} cases as expected" if right > 1 else "as expected"
+    return Ran("correct", said, len(judged), right, wrams)
 
 
 def _judge(case: Case, before: bytes, reply: CaseReply, expect: Expect) -> tuple[Outcome, str]:

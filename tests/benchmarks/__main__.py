@@ -9,9 +9,15 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.benchmarks import decisions, engine, events, startup
+from tests.benchmarks import decisions, engine, events, execution, startup
 
-BENCHMARKS = {"engine": engine.run, "decisions": decisions.run, "events": events.run, "startup": startup.run}
+BENCHMARKS = {
+    "engine": engine.run,
+    "decisions": decisions.run,
+    "events": events.run,
+    "execution": execution.run,
+    "startup": startup.run,
+}
 
 
 async def main(names: list[str]) -> int:
