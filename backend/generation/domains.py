@@ -10,12 +10,13 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,6 +36,11 @@ _TEMPLATES = ImmutableSandboxedEnvironment(
 CodeIn = Literal["answer", "fence", "asm"]
 """Where an answer's code is: in the answer, fenced or not; in fences alone; in fences that are called assembly."""
 _ASSEMBLY = ("asm", "assembly", "65816", "65c816", "asm65816", "snes", "asar", "nasm")
+
+
+@lru_cache(maxsize=1024)
+def _compiled(template: str) -> Template:
+    return _TEMPLATES.from_string(template)
 
 
 class _Strict(BaseModel):
@@ -127,7 +133,7 @@ class Domain:
 
     def _render(self, template: str, seed: Seed) -> str:
         try:
-            return _TEMPLATES.from_string(self.templates[template]).render(seed.values).strip()
+            return _compiled(self.templates[template]).render(seed.values).strip()
         except TemplateError as error:
             raise SettingsError(
                 f"domain {self.name}: the template '{template}' cannot be filled from seed {seed.id}: {error}"

@@ -9,7 +9,10 @@ listed as possibly charged and asked again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -21,16 +24,23 @@ from backend.generation.journal import Journal, open_journal
 from backend.generation.judging import judge
 from backend.generation.plan import Question, ordinals, question
 from backend.providers import Provider, ProviderError
-from backend.providers.ledger import Place, Reply, asked, read_answer
+from backend.providers.base import RawReply
+from backend.providers.ledger import Place, Reading, Stored, read, record, sent
 from backend.providers.limits import AdaptiveLimit, RetryPolicy, with_retries
 from backend.providers.opening import provider_for
 from backend.settings import SettingsError, Workspace
 from backend.similarity import minhash
 from backend.store import StoreError, campaigns, leases, requests
 from backend.store.campaigns import Campaign, CampaignState
+from backend.store.requests import Spent
 
 # After so many questions in a row that got no answer at all, the provider is taken to be down.
 MOST_FAILURES_IN_A_ROW = 5
+# How often the wishes of other processes are looked for.
+LOOK_S = 0.2
+# While an answer is stored and judged, the next question of its slot is in flight already.
+WORKERS_FOR_EACH_SLOT = 2
+START_IN_FLIGHT = 16
 # The same words would be cut, filtered or garbled again: the next seed is asked instead.
 _RETRIES = RetryPolicy(output=0)
 
@@ -85,15 +95,20 @@ class _Run:
     shares: dict[str, _Share]
     journal: Journal
     execution: Execution
+    requests: int
+    cost_usd: float
     limit: AdaptiveLimit = field(init=False)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     end: CampaignState | None = None
     reason: str | None = None
     failures_in_a_row: int = 0
+    look_again_at: float = 0.0
+    budget_usd: float | None = None
+    budget_requests: int | None = None
 
     def __post_init__(self) -> None:
         most = self.campaign.parallel
-        self.limit = AdaptiveLimit(most, start=min(4, most), sleep=partial(_sleep_or_end, self))
+        self.limit = AdaptiveLimit(most, start=START_IN_FLIGHT, sleep=partial(_sleep_or_end, self))
 
     def stop(self, state: CampaignState, reason: str | None) -> None:
         if self.end is None:
@@ -155,13 +170,14 @@ async def _run(ws: Workspace, campaign: Campaign, provider: Provider) -> None:
         )
         again = await _settle_in_flight(ws, campaign, journal)
         shares = await _shares(ws, campaign, domains, again)
-        run = _Run(ws, campaign, provider, shares, journal, execution)
+        spent: Spent = await requests.spent(ws.db, campaign.id)
+        run = _Run(ws, campaign, provider, shares, journal, execution, spent.requests, spent.cost_usd)
         await _judge_stored(run)
         for share in shares.values():
             share.accepted = await _accepted(ws, campaign.id, share.domain.name)
         try:
             async with asyncio.TaskGroup() as workers:
-                for number in range(campaign.parallel):
+                for number in range(campaign.parallel * WORKERS_FOR_EACH_SLOT):
                     workers.create_task(_work(run), name=f"{campaign.name} worker {number}")
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
@@ -218,12 +234,13 @@ async def _judge_stored(run: _Run) -> None:
         if asked_about.key != request.content_key:
             await _set_aside(run, request.id, "the domain was changed before this answer was judged")
             continue
+        stored = Stored(request.id, RawReply(request.raw, request.ended_at or request.sent_at), reused=True)
         try:
-            reply = await read_answer(run.ws, run.provider, request.id, request.raw)
+            reading = await _read(run, stored)
         except ProviderError as error:
             run.journal.warning(f"{share.domain.name} request {request.id}: {error.kind}: {error.message}")
             continue
-        await _judge(run, share, asked_about, reply)
+        await _judge(run, share, asked_about, reading)
 
 
 async def _set_aside(run: _Run, request_id: int, why: str) -> None:
@@ -238,9 +255,9 @@ async def _work(run: _Run) -> None:
         asked_about = None
         try:
             asked_about = question(run.campaign, share.domain, share.take())
-            reply = await _ask(run, asked_about)
-            if reply is not None:
-                await _judge(run, share, asked_about, reply)
+            reading = await _ask(run, asked_about)
+            if reading is not None:
+                await _judge(run, share, asked_about, reading)
         except StoreError as error:
             run.stop("paused", str(error))
             raise
@@ -267,32 +284,56 @@ async def _next_share(run: _Run) -> _Share | None:
 
 async def _heed(run: _Run) -> None:
     """Notice wishes from other processes, and budgets that are spent."""
-    row = await campaigns.by_name(run.ws.db, run.campaign.name)
-    assert row is not None  # noqa: S101 - campaigns are never deleted
-    if row.wish == "pause":
-        run.stop("paused", None)
-    elif row.wish == "cancel":
-        run.stop("cancelled", None)
-    if row.budget_usd is None and row.budget_requests is None:
-        return
-    spent = await requests.spent(run.ws.db, run.campaign.id)
-    if row.budget_usd is not None and spent.cost_usd >= row.budget_usd:
+    if time.monotonic() >= run.look_again_at:
+        run.look_again_at = time.monotonic() + LOOK_S
+        row = await campaigns.by_name(run.ws.db, run.campaign.name)
+        assert row is not None  # noqa: S101 - campaigns are never deleted
+        run.budget_usd, run.budget_requests = row.budget_usd, row.budget_requests
+        if row.wish == "pause":
+            run.stop("paused", None)
+        elif row.wish == "cancel":
+            run.stop("cancelled", None)
+    _keep_to_budget(run)
+
+
+def _keep_to_budget(run: _Run) -> None:
+    """The counts are this run's own: nobody else asks for a campaign whose lease it holds."""
+    if run.budget_usd is not None and run.cost_usd >= run.budget_usd:
         run.stop(
-            "paused", f"the budget of ${row.budget_usd:g} is spent (${spent.cost_usd:.4f}); raise it to go on"
+            "paused",
+            f"the budget of ${run.budget_usd:g} is spent (${run.cost_usd:.4f}); raise it to go on",
         )
-    if row.budget_requests is not None and spent.requests >= row.budget_requests:
-        run.stop("paused", f"the budget of {row.budget_requests} requests is spent; raise it to go on")
+    if run.budget_requests is not None and run.requests >= run.budget_requests:
+        run.stop("paused", f"the budget of {run.budget_requests} requests is spent; raise it to go on")
 
 
-async def _ask(run: _Run, asked_about: Question) -> Reply | None:
+@asynccontextmanager
+async def _slot(run: _Run) -> AsyncIterator[None]:
+    """A place in flight. Raises _RunEnds where the run ended, or its budget was spent, before it was free."""
+    async with run.limit.slot():
+        _keep_to_budget(run)
+        if run.end is not None:
+            raise _RunEnds
+        run.requests += 1
+        yield
+
+
+async def _ask(run: _Run, asked_about: Question) -> Reading | None:
     """The answer, after as many repeats as the retry budgets allow; None when the question is given up."""
     place = Place("generate", run.campaign.id, asked_about.domain.name, asked_about.ordinal)
 
-    async def attempt() -> Reply:
+    async def attempt() -> Reading:
         if run.end is not None:
             raise _RunEnds
-        async with run.limit.slot():
-            return await asked(run.ws, run.provider, asked_about.request, place, content_key=asked_about.key)
+        stored = await sent(
+            run.ws,
+            run.provider,
+            asked_about.request,
+            place,
+            content_key=asked_about.key,
+            slot=_slot(run),
+        )
+        return await _read(run, stored)
 
     def told(error: ProviderError, wait_s: float) -> None:
         run.journal.warning(
@@ -300,7 +341,7 @@ async def _ask(run: _Run, asked_about: Question) -> Reply | None:
         )
 
     try:
-        reply = await with_retries(attempt, _RETRIES, on_repeat=told, sleep=partial(_heedful_sleep, run))
+        reading = await with_retries(attempt, _RETRIES, on_repeat=told, sleep=partial(_heedful_sleep, run))
     except _RunEnds:
         return None
     except ProviderError as error:
@@ -310,7 +351,18 @@ async def _ask(run: _Run, asked_about: Question) -> Reply | None:
         _count_failure(run, error)
         return None
     run.failures_in_a_row = 0
-    return reply
+    return reading
+
+
+async def _read(run: _Run, stored: Stored) -> Reading:
+    """Read a stored answer. Raises ProviderError for one that is no good, which is recorded; a good one is
+    recorded when it is judged, in the same transaction."""
+    reading = read(run.ws, run.provider, stored)
+    run.cost_usd += 0.0 if stored.is_read else reading.cost_usd or 0.0
+    if reading.problem is not None:
+        await run.ws.db.write(lambda transaction: record(transaction, reading))
+        raise reading.problem
+    return reading
 
 
 async def _heedful_sleep(run: _Run, seconds: float) -> None:
@@ -338,15 +390,15 @@ def _count_failure(run: _Run, error: ProviderError) -> None:
         run.stop("paused", f"{run.failures_in_a_row} questions in a row got no answer; the last: {error}")
 
 
-async def _judge(run: _Run, share: _Share, asked_about: Question, reply: Reply) -> None:
-    sample = await judge(run.ws, run.campaign, asked_about, reply.request_id, reply.answer, run.execution)
+async def _judge(run: _Run, share: _Share, asked_about: Question, reading: Reading) -> None:
+    sample = await judge(run.ws, run.campaign, asked_about, reading, run.execution)
     if sample.state == "gated":
         run.journal.info(
             f"{share.domain.name} {asked_about.seed.id}: rejected by a gate (sample {sample.id})"
         )
         return
     share.accepted += 1
-    await run.journal.accepted(sample)
+    run.journal.accepted(sample)
     run.journal.info(
         f"Progress: {share.accepted}/{share.target} {share.domain.name} samples (sample {sample.id})"
     )

@@ -10,44 +10,16 @@ from backend.execution.items import Executed, execute_code
 from backend.execution.pool import Execution
 from backend.generation.domains import Domain, Seed
 from backend.generation.plan import Question
-from backend.providers.base import Answer
+from backend.providers.ledger import Reading, record
+from backend.quality.duplicates import find_duplicate, remember
 from backend.quality.gates import Candidate, Execute, Match
 from backend.quality.run import first_failure, run_before_duplicates, with_duplicates
 from backend.settings import Workspace
-from backend.similarity.exact import exact_hash, sample_text
-from backend.similarity.minhash import bands, estimate, jaccard, signature
-from backend.store import Transaction, campaigns, requests, samples
+from backend.similarity.exact import sample_text
+from backend.similarity.fingerprint import fingerprint
+from backend.store import Transaction, campaigns, samples
 from backend.store.campaigns import Campaign
 from backend.store.samples import GateRow, Sample
-
-# A signature's estimate has a standard error of 0.04: what is nearer than this is compared word by word.
-_ESTIMATE_SLACK = 0.12
-
-
-def text_of(sample: Sample) -> str:
-    return sample_text(sample.instruction, sample.input, sample.output)
-
-
-async def find_duplicate(
-    transaction: Transaction, text: str, threshold: float, *, besides: int | None = None
-) -> Match | None:
-    """The accepted sample, other than `besides`, that `text` repeats: equal after normalising, or with a
-    Jaccard similarity of word shingles of at least `threshold` (0 to 1). Looks at everything ever accepted."""
-    same = await samples.id_by_hash(transaction, exact_hash(text), besides=besides)
-    if same is not None:
-        return Match(str(same), 1.0, exact=True)
-    mine = signature(text)
-    nearest: Match | None = None
-    for sample_id, theirs in await samples.sharing_bands(transaction, bands(mine)):
-        if estimate(mine, theirs) < threshold - _ESTIMATE_SLACK:
-            continue
-        other = await samples.by_id(transaction, sample_id)
-        if other is None:
-            continue
-        similarity = jaccard(text, text_of(other))
-        if similarity >= threshold and (nearest is None or similarity > nearest.similarity):
-            nearest = Match(str(sample_id), similarity, exact=False)
-    return nearest
 
 
 def executing(execution: Execution | None, domain: Domain, seed: Seed | None) -> Execute | None:
@@ -67,14 +39,13 @@ async def judge(
     ws: Workspace,
     campaign: Campaign,
     question: Question,
-    request_id: int,
-    answer: Answer,
+    reading: Reading,
     execution: Execution | None = None,
 ) -> Sample:
     """Run the domain's gates over an answer and store what they say, once: the request is marked as judged
     in the same transaction. The sample is "pending" when every gate let it pass, else "gated". Without
-    `execution` the execution gate is not run."""
-    domain, seed = question.domain, question.seed
+    `execution` the execution gate is not run. Raises ProviderError for an answer that is no good."""
+    domain, seed, answer = question.domain, question.seed, reading.good
     candidate = Candidate(
         instruction=domain.instruction_of(seed),
         input=domain.input_of(seed),
@@ -83,15 +54,15 @@ async def judge(
         family=seed.family,
         reference=seed.reference,
     )
-    text = sample_text(candidate.instruction, candidate.input, candidate.output)
-    execute = executing(execution, domain, seed)
-    before = await run_before_duplicates(candidate, domain.gates, execute)
+    known_by = fingerprint(sample_text(candidate.instruction, candidate.input, candidate.output))
+    before = await run_before_duplicates(candidate, domain.gates, executing(execution, domain, seed))
+    extra = json.dumps({"seed": seed.id, "reference": seed.reference, "row_domain": domain.row_domain})
+
     # The write lock is held while duplicates are looked up, so two equal answers that arrive at once,
     # in this process or another, cannot both be accepted.
-    async with ws.db.transaction() as transaction:
-
+    async def work(transaction: Transaction) -> Sample:
         async def lookup(_: Candidate) -> Match | None:
-            return await find_duplicate(transaction, text, domain.duplicate_threshold)
+            return await find_duplicate(transaction, known_by, domain.duplicate_threshold)
 
         results = await with_duplicates(before, candidate, domain.gates, lookup)
         accepted = first_failure(results) is None
@@ -105,22 +76,23 @@ async def judge(
             instruction=candidate.instruction,
             input=candidate.input,
             output=candidate.output,
-            exact_hash=exact_hash(text),
+            exact_hash=known_by.exact_hash,
             author=f"{campaign.provider}/{campaign.model}",
             campaign_id=campaign.id,
-            request_id=request_id,
+            request_id=reading.stored.request_id,
             provider=campaign.provider,
             model=campaign.model,
-            extra=json.dumps({"seed": seed.id, "reference": seed.reference, "row_domain": domain.row_domain}),
+            extra=extra,
         )
         await samples.insert_gates(
             transaction, sample_id, [GateRow(r.name, r.passed, r.figure, r.reason) for r in results]
         )
         if accepted:
-            mine = signature(text)
-            await samples.insert_signature(transaction, sample_id, mine, bands(mine))
+            await remember(transaction, sample_id, known_by)
         await campaigns.count(transaction, campaign.id, domain.name, accepted=accepted)
-        await requests.mark_judged(transaction, request_id)
+        await record(transaction, reading, judged=True)
         sample = await samples.by_id(transaction, sample_id)
-    assert sample is not None  # noqa: S101 - inserted above
-    return sample
+        assert sample is not None  # noqa: S101 - inserted above
+        return sample
+
+    return await ws.db.write(work)

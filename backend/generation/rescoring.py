@@ -10,11 +10,12 @@ from backend.execution.tools import find_tools
 from backend.generation.campaigns import named
 from backend.generation.domains import load_domains
 from backend.generation.engine import CampaignError
-from backend.generation.judging import executing, find_duplicate, text_of
+from backend.generation.judging import executing
+from backend.quality.duplicates import find_duplicate, remember, text_of
 from backend.quality.gates import Candidate, Match
 from backend.quality.run import first_failure, run_before_duplicates, with_duplicates
 from backend.settings import Workspace
-from backend.similarity.minhash import bands, signature
+from backend.similarity.fingerprint import Fingerprint, fingerprint
 from backend.store import campaigns, leases, samples
 from backend.store.samples import Filter, GateRow, Sample
 
@@ -68,15 +69,15 @@ async def rescore(ws: Workspace, name: str) -> Rescored:
 
                 # A sample is no duplicate of itself: it steps out of the index while it is looked up.
                 await samples.remove_signature(transaction, sample.id)
-                text = text_of(sample)
+                known_by = fingerprint(text_of(sample))
 
                 async def lookup(
                     _: Candidate,
-                    text: str = text,
+                    known_by: Fingerprint = known_by,
                     sample: Sample = sample,
                     threshold: float = domain.duplicate_threshold,
                 ) -> Match | None:
-                    return await find_duplicate(transaction, text, threshold, besides=sample.id)
+                    return await find_duplicate(transaction, known_by, threshold, besides=sample.id)
 
                 results = await with_duplicates(before, candidate, domain.gates, lookup)
                 passes = first_failure(results) is None
@@ -85,8 +86,7 @@ async def rescore(ws: Workspace, name: str) -> Rescored:
                     transaction, sample.id, [GateRow(r.name, r.passed, r.figure, r.reason) for r in results]
                 )
                 if passes or sample.state not in ("pending", "gated"):
-                    mine = signature(text)
-                    await samples.insert_signature(transaction, sample.id, mine, bands(mine))
+                    await remember(transaction, sample.id, known_by)
                 if sample.state not in ("pending", "gated"):
                     kept += 1
                 elif passes != (sample.state == "pending"):

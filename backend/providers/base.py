@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
@@ -83,7 +83,17 @@ class ChatRequest:
 
     def canonical(self) -> str:
         """The request as JSON text that is equal for equal requests (ASCII, keys sorted)."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = {
+            "model": self.model,
+            "messages": [{"role": m.role, "content": m.content} for m in self.messages],
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "stop": self.stop,
+            "json_schema": self.json_schema,
+            "logprobs": self.logprobs,
+        }
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     def key(self, provider: str) -> str:
         """The content key of this request to this provider: 64 hexadecimal digits."""

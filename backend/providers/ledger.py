@@ -1,19 +1,20 @@
 """Asks providers through the ledger: a row before sending, the raw answer before anyone looks into it.
 
-Campaigns, the judge, candidates and evaluation all go through `asked`. What was answered once is never
-asked, or paid for, again.
+The judge, candidates and evaluation go through `asked`; campaigns through its parts, so that reading an
+answer and judging it are one commit. What was answered once is never asked, or paid for, again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
 
 from backend.providers.base import Answer, ChatRequest, Provider, ProviderError, RawReply, problem_of
 from backend.providers.pricing import cost_usd, load_prices
 from backend.settings import Workspace
 from backend.store import Transaction, requests
-from backend.store.requests import Purpose
+from backend.store.requests import Purpose, Request
 
 # Failures after which nobody can say whether the provider did the work and charged for it.
 _UNANSWERED = ("timeout", "connection")
@@ -39,6 +40,35 @@ class Reply:
     reused: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A raw answer that is a row. `reused`: it was there before. `is_read`: its usage is recorded."""
+
+    request_id: int
+    raw: RawReply
+    reused: bool = False
+    is_read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a raw answer says: `answer` where it can be read, `problem` where it is no good, and its cost in
+    dollars (None: the price is not known)."""
+
+    stored: Stored
+    answer: Answer | None
+    problem: ProviderError | None
+    cost_usd: float | None
+
+    @property
+    def good(self) -> Answer:
+        """The answer. Raises ProviderError where it is no good."""
+        if self.problem is not None:
+            raise self.problem
+        assert self.answer is not None  # noqa: S101 - parse either gave an answer or a problem
+        return self.answer
+
+
 async def asked(
     ws: Workspace,
     provider: Provider,
@@ -56,62 +86,81 @@ async def asked(
     Raises ProviderError; the ledger then says why, and whether the request may have been charged. Raises
     PriceError for a broken price file.
     """
+    stored = await sent(ws, provider, request, place, content_key=content_key)
+    reading = read(ws, provider, stored, accept_cut=accept_cut)
+    if not stored.is_read:
+        await ws.db.write(lambda transaction: record(transaction, reading))
+    return Reply(stored.request_id, reading.good, stored.reused)
+
+
+async def sent(
+    ws: Workspace,
+    provider: Provider,
+    request: ChatRequest,
+    place: Place,
+    *,
+    content_key: str | None = None,
+    slot: AbstractAsyncContextManager[None] | None = None,
+) -> Stored:
+    """The first half of `asked`: a row, then the request, then its raw answer on the row. `slot` is held
+    from before the row until the answer has come. Raises as `asked` does."""
+    load_prices(ws.home)  # a broken price file is told before anything is paid
     key = content_key or request.key(provider.name)
-    stored = await requests.answered_by_key(ws.db, key)
-    if stored is not None and stored.raw is not None:
-        if stored.prompt_tokens is None:  # its process ended before it read what it had stored
-            return replace(
-                await read_answer(ws, provider, stored.id, stored.raw, accept_cut=accept_cut), reused=True
+    async with slot or nullcontext():
+        opened = await _open(ws, provider, request, place, key)
+        if isinstance(opened, Request):
+            raw = RawReply(opened.raw or b"", opened.ended_at or opened.sent_at)
+            return Stored(opened.id, raw, reused=True, is_read=opened.prompt_tokens is not None)
+        raw = await _send(ws, provider, request, opened)
+    # Also when the task is cancelled meanwhile: the answer was paid for.
+    await ws.db.write(lambda transaction: requests.record_answer(transaction, opened, raw.body))
+    return Stored(opened, raw)
+
+
+async def _open(
+    ws: Workspace, provider: Provider, request: ChatRequest, place: Place, key: str
+) -> Request | int:
+    """The answer that is there already, or the id of a new attempt's row."""
+    inserted: list[int] = []
+
+    async def work(transaction: Transaction) -> Request | int:
+        stored = await requests.answered_by_key(transaction, key)
+        if stored is not None and stored.raw is not None:
+            return stored
+        inserted.append(
+            await requests.insert_sent(
+                transaction,
+                purpose=place.purpose,
+                content_key=key,
+                provider=provider.name,
+                model=request.model,
+                prompt=request.canonical(),
+                campaign_id=place.campaign_id,
+                domain=place.domain,
+                ordinal=place.ordinal,
+                routing=place.routing,
             )
-        answer = provider.parse(RawReply(stored.raw, stored.ended_at or stored.sent_at))
-        return Reply(stored.id, answer, reused=True)
-    await asyncio.to_thread(load_prices, ws.home)  # a broken price file is told before anything is paid
-    async with ws.db.transaction() as transaction:
-        request_id = await requests.insert_sent(
-            transaction,
-            purpose=place.purpose,
-            content_key=key,
-            provider=provider.name,
-            model=request.model,
-            prompt=request.canonical(),
-            campaign_id=place.campaign_id,
-            domain=place.domain,
-            ordinal=place.ordinal,
-            routing=place.routing,
         )
-    raw = await _send(ws, provider, request, request_id)
-    return await read_answer(ws, provider, request_id, raw, accept_cut=accept_cut)
+        return inserted[0]
 
-
-async def _send(ws: Workspace, provider: Provider, request: ChatRequest, request_id: int) -> bytes:
     try:
-        raw = await provider.send(request)
+        return await ws.db.write(work)
+    except asyncio.CancelledError:
+        for request_id in inserted:  # it stands there as sent, and never was
+            await ws.db.write(lambda transaction, i=request_id: requests.take_back(transaction, i, key))  # type: ignore[misc]
+        raise
+
+
+async def _send(ws: Workspace, provider: Provider, request: ChatRequest, request_id: int) -> RawReply:
+    try:
+        return await provider.send(request)
     except ProviderError as error:
-        async with ws.db.transaction() as transaction:
-            await _record_error(transaction, request_id, error)
+        failure = error  # the name of an except clause is gone when its block ends
+        await ws.db.write(lambda transaction: _record_error(transaction, request_id, failure))
         raise
     except asyncio.CancelledError:
-        async with ws.db.transaction() as transaction:
-            await requests.mark_unanswered(
-                transaction, request_id, "cancelled while in flight; it may have been charged"
-            )
-        raise
-    await _keep(ws, request_id, raw.body)
-    return raw.body
-
-
-async def _keep(ws: Workspace, request_id: int, body: bytes) -> None:
-    """Store a raw answer, also when the task is cancelled meanwhile: it was paid for."""
-
-    async def store() -> None:
-        async with ws.db.transaction() as transaction:
-            await requests.record_answer(transaction, request_id, body)
-
-    storing = asyncio.ensure_future(store())
-    try:
-        await asyncio.shield(storing)
-    except asyncio.CancelledError:
-        await storing
+        why = "cancelled while in flight; it may have been charged"
+        await ws.db.write(lambda transaction: requests.mark_unanswered(transaction, request_id, why))
         raise
 
 
@@ -122,37 +171,35 @@ async def _record_error(transaction: Transaction, request_id: int, error: Provid
         await requests.record_failure(transaction, request_id, error.kind, error.message)
 
 
-async def read_answer(
-    ws: Workspace, provider: Provider, request_id: int, body: bytes, *, accept_cut: bool = False
-) -> Reply:
-    """Read a stored raw answer: its usage and cost are recorded, a useless one becomes a recorded failure.
-
-    Raises ProviderError for an answer that is no good; its raw bytes stay in the ledger.
-    """
-    problem: ProviderError | None
-    answer: Answer | None = None
-    prices = await asyncio.to_thread(load_prices, ws.home)
+def read(ws: Workspace, provider: Provider, stored: Stored, *, accept_cut: bool = False) -> Reading:
+    """Read a stored raw answer. Raises PriceError for a broken price file, and nothing because of what the
+    provider sent."""
+    prices = load_prices(ws.home)
     try:
-        answer = provider.parse(RawReply(body))
-        problem = problem_of(answer, provider.name)
-        if problem and problem.kind == "truncated" and accept_cut and answer.text.strip():
-            problem = None
+        answer = provider.parse(stored.raw)
     except ProviderError as error:
-        problem = error
-    async with ws.db.transaction() as transaction:
-        if answer is not None:
-            usage = answer.usage
-            await requests.record_usage(
-                transaction,
-                request_id,
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                usage.cached_tokens,
-                cost_usd(provider.name, answer.model, usage, prices=prices),
-            )
-        if problem is not None:
-            await requests.record_failure(transaction, request_id, problem.kind, problem.message)
-    if problem is not None:
-        raise problem
-    assert answer is not None  # noqa: S101 - parse either gave an answer or a problem
-    return Reply(request_id, answer)
+        return Reading(stored, None, error, None)
+    problem = problem_of(answer, provider.name)
+    if problem and problem.kind == "truncated" and accept_cut and answer.text.strip():
+        problem = None
+    cost = cost_usd(provider.name, answer.model, answer.usage, prices=prices)
+    return Reading(stored, answer, problem, cost)
+
+
+async def record(transaction: Transaction, reading: Reading, *, judged: bool = False) -> None:
+    """Put usage and cost on the request's row; a useless answer becomes a recorded failure, and its raw
+    bytes stay. `judged`: a sample is made of it in this very transaction."""
+    request_id = reading.stored.request_id
+    if reading.answer is not None:
+        usage = reading.answer.usage
+        await requests.record_usage(
+            transaction,
+            request_id,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            reading.cost_usd,
+            judged=judged,
+        )
+    if reading.problem is not None:
+        await requests.record_failure(transaction, request_id, reading.problem.kind, reading.problem.message)

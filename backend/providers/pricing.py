@@ -6,7 +6,7 @@ import re
 import tomllib
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,16 @@ def load_prices(home: Path) -> tuple[Price, ...]:
     Raises PriceError naming file, entry and key.
     """
     own = home / "config" / "prices.toml"
-    if not own.is_file():
+    try:
+        stat = own.stat()
+    except FileNotFoundError:
         return packaged_prices()
+    return _laid_over(own, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _laid_over(own: Path, changed_ns: int, size: int) -> tuple[Price, ...]:
+    """Read anew when the file has another time or size."""
     mine = _parse(own.read_text("utf-8"), str(own))
     replaced = {(p.provider, p.model, p.from_day) for p in mine}
     kept = tuple(p for p in packaged_prices() if (p.provider, p.model, p.from_day) not in replaced)

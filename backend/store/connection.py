@@ -1,8 +1,9 @@
-"""The workspace's database: one connection that writes, one that only reads, and migrations.
+"""The workspace's database: connections that write, one that only reads, and migrations.
 
 SQLite is the bus between everything that works and everything that shows. Writers use
-`Database.transaction`; viewers use the reading connection, whose `data_version` changes whenever
-any other connection, in this process or another, has committed.
+`Database.transaction`, or `Database.write` where many small works come at once and may share a commit;
+viewers use the reading connection, whose `data_version` changes whenever any other connection, in this
+process or another, has committed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import dataclasses
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib import resources
@@ -108,6 +110,100 @@ class Transaction(Queries):
         await self._connection.executemany(sql, rows)
 
 
+class _Direct(Transaction):
+    """A transaction on a connection of the thread that runs it: its coroutines never wait."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._direct = connection
+
+    async def fetch_all(self, sql: str, parameters: Sequence[Value] = ()) -> list[sqlite3.Row]:
+        return self._direct.execute(sql, parameters).fetchall()
+
+    async def fetch_one(self, sql: str, parameters: Sequence[Value] = ()) -> sqlite3.Row | None:
+        return cast(sqlite3.Row | None, self._direct.execute(sql, parameters).fetchone())
+
+    async def execute(self, sql: str, parameters: Sequence[Value] = ()) -> int:
+        return self._direct.execute(sql, parameters).rowcount
+
+    async def insert(self, sql: str, parameters: Sequence[Value] = ()) -> int:
+        return self._direct.execute(sql, parameters).lastrowid or 0
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        self._direct.executemany(sql, rows)
+
+
+Work = Callable[[Transaction], Coroutine[Any, Any, Row]]
+"""What `Database.write` runs: it may wait for its transaction and for nothing else."""
+
+
+class _Batch:
+    """The connection on which works share commits, and the thread that it belongs to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self.waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self.called = asyncio.Event()
+        self.closing = False
+        self._connection: sqlite3.Connection | None = None
+
+    def commit(self, works: Sequence[Work[Any]]) -> list[tuple[Any, BaseException | None]]:
+        """Run the works in one transaction, each in a savepoint of its own: [(result, error)], in order.
+
+        What one work raises undoes that work alone. Where the transaction itself fails, every work has.
+        """
+        outcomes: list[tuple[Any, BaseException | None]] = []
+        try:
+            connection = self._connection = self._connection or _open_direct(self.path)
+            transaction = _Direct(self.path, connection)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for work in works:
+                    outcomes.append(self._run(connection, transaction, work))
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            explained = _explain(self.path, error)
+            return [(None, explained) for _ in works]
+        except BaseException as error:
+            return [(None, error) for _ in works]
+        return outcomes
+
+    def _run(
+        self, connection: sqlite3.Connection, transaction: Transaction, work: Work[Any]
+    ) -> tuple[Any, BaseException | None]:
+        connection.execute("SAVEPOINT work")
+        try:
+            result = _finished(work(transaction))
+        except Exception as error:
+            if not connection.in_transaction:  # SQLite gave the whole of it up, as when the disk is full
+                raise
+            connection.execute("ROLLBACK TO work")
+            connection.execute("RELEASE work")
+            is_sqlite = isinstance(error, sqlite3.OperationalError)
+            return None, _explain(self.path, error) if is_sqlite else error  # type: ignore[arg-type]
+        connection.execute("RELEASE work")
+        return result, None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _finished(coroutine: Coroutine[Any, Any, Row]) -> Row:
+    """The result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return cast(Row, end.value)
+    coroutine.close()
+    raise RuntimeError("a work of Database.write may wait for its transaction only")
+
+
 class Database(Queries):
     """The open database. Reading goes through the reading connection, outside of any transaction."""
 
@@ -115,6 +211,8 @@ class Database(Queries):
         super().__init__(path, reader)
         self._writer = writer
         self._write_lock = asyncio.Lock()
+        self._batch = _Batch(path)
+        self._committer = asyncio.create_task(self._commit_batches(), name="group commit")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -133,6 +231,43 @@ class Database(Queries):
                 if isinstance(error, sqlite3.OperationalError):
                     raise _explain(self.path, error) from error
                 raise
+
+    async def write(self, work: Work[Row]) -> Row:
+        """Run `work` and commit it, together with the works that wait at the same time; its result, once it
+        is committed. What it raises undoes what it wrote, and nothing of the others.
+
+        `work` runs in a thread of its own and may wait for its transaction and for nothing else. A caller
+        that is cancelled learns of it only when its work is committed or refused.
+
+        Raises what `work` raises; StoreError as `transaction` does.
+        """
+        done: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
+        self._batch.waiting.append((work, done))
+        self._batch.called.set()
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])
+            done.exception()
+            raise
+
+    async def _commit_batches(self) -> None:
+        """Commits what waits, for as long as the database is open."""
+        batch, loop = self._batch, asyncio.get_running_loop()
+        while batch.waiting or not batch.closing:
+            await batch.called.wait()
+            batch.called.clear()
+            async with self._write_lock:
+                taken, batch.waiting = batch.waiting, []
+                if not taken:
+                    continue
+                works = [work for work, _ in taken]
+                outcomes = await loop.run_in_executor(batch.thread, batch.commit, works)
+            for (_, done), (result, error) in zip(taken, outcomes, strict=True):
+                if error is None:
+                    done.set_result(result)
+                else:
+                    done.set_exception(error)
 
     async def data_version(self) -> int:
         """A number that changes when another connection has committed."""
@@ -157,6 +292,12 @@ class Database(Queries):
             temporary.unlink(missing_ok=True)
 
     async def close(self) -> None:
+        """Commit what waits, and let go of the file."""
+        self._batch.closing = True
+        self._batch.called.set()
+        await self._committer
+        await asyncio.get_running_loop().run_in_executor(self._batch.thread, self._batch.close)
+        self._batch.thread.shutdown()
         await self._writer.close()
         await self._connection.close()
 
@@ -237,6 +378,15 @@ async def _connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
     except BaseException:
         await connection.close()  # its thread would keep the program from ending
         raise
+    return connection
+
+
+def _open_direct(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+    connection.row_factory = sqlite3.Row
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
     return connection
 
 

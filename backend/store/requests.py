@@ -56,25 +56,18 @@ async def insert_sent(
     routing: str | None = None,
 ) -> int:
     """Record the next attempt of `content_key` as about to be sent; the request's id."""
-    attempt = await transaction.fetch_value(
-        "SELECT coalesce(max(attempt), 0) + 1 FROM requests WHERE content_key = ?", (content_key,)
-    )
     return await transaction.insert(
         "INSERT INTO requests (purpose, campaign_id, domain, ordinal, content_key, attempt, provider, model, prompt, "
-        "routing, state, sent_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sent', ?)",
-        (
-            purpose,
-            campaign_id,
-            domain,
-            ordinal,
-            content_key,
-            attempt,
-            provider,
-            model,
-            prompt,
-            routing,
-            now(),
-        ),
+        "routing, state, sent_at) VALUES (?1, ?2, ?3, ?4, ?5, "
+        "(SELECT coalesce(max(attempt), 0) + 1 FROM requests WHERE content_key = ?5), ?6, ?7, ?8, ?9, 'sent', ?10)",
+        (purpose, campaign_id, domain, ordinal, content_key, provider, model, prompt, routing, now()),
+    )
+
+
+async def take_back(transaction: Transaction, request_id: int, content_key: str) -> None:
+    """Remove the row of a request that was never sent."""
+    await transaction.execute(
+        "DELETE FROM requests WHERE id = ? AND content_key = ? AND state = 'sent'", (request_id, content_key)
     )
 
 
@@ -87,11 +80,12 @@ async def record_answer(transaction: Transaction, request_id: int, raw: bytes) -
 
 async def record_usage(
     transaction: Transaction, request_id: int, prompt: int | None, completion: int | None, cached: int | None,
-    cost_usd: float | None,
+    cost_usd: float | None, *, judged: bool = False,
 ) -> None:  # fmt: skip
     await transaction.execute(
-        "UPDATE requests SET prompt_tokens = ?, completion_tokens = ?, cached_tokens = ?, cost_usd = ? WHERE id = ?",
-        (prompt, completion, cached, cost_usd, request_id),
+        "UPDATE requests SET prompt_tokens = ?, completion_tokens = ?, cached_tokens = ?, cost_usd = ?, "
+        "judged = max(judged, ?) WHERE id = ?",
+        (prompt, completion, cached, cost_usd, int(judged), request_id),
     )
 
 
@@ -102,10 +96,6 @@ async def record_failure(transaction: Transaction, request_id: int, kind: str, m
         "judged = 1 WHERE id = ?",
         (kind, message, now(), request_id),
     )
-
-
-async def mark_judged(transaction: Transaction, request_id: int) -> None:
-    await transaction.execute("UPDATE requests SET judged = 1 WHERE id = ?", (request_id,))
 
 
 async def mark_unanswered(transaction: Transaction, request_id: int, message: str) -> None:

@@ -1,0 +1,43 @@
+"""The index of everything ever accepted: which sample a text repeats, and how a sample enters it."""
+
+from __future__ import annotations
+
+from backend.quality.gates import Match
+from backend.similarity.exact import sample_text
+from backend.similarity.fingerprint import Fingerprint
+from backend.similarity.minhash import estimate, jaccard
+from backend.store import Queries, Transaction, samples
+from backend.store.samples import Sample
+
+# A signature's estimate has a standard error of 0.04: what is nearer than this is compared word by word.
+_ESTIMATE_SLACK = 0.12
+
+
+def text_of(sample: Sample) -> str:
+    return sample_text(sample.instruction, sample.input, sample.output)
+
+
+async def find_duplicate(
+    queries: Queries, known_by: Fingerprint, threshold: float, *, besides: int | None = None
+) -> Match | None:
+    """The accepted sample, other than `besides`, that a text repeats: equal after normalising, or with a
+    Jaccard similarity of word shingles of at least `threshold` (0 to 1). Looks at everything ever accepted."""
+    same = await samples.id_by_hash(queries, known_by.exact_hash, besides=besides)
+    if same is not None:
+        return Match(str(same), 1.0, exact=True)
+    nearest: Match | None = None
+    for sample_id, theirs in await samples.sharing_bands(queries, known_by.bands):
+        if sample_id == besides or estimate(known_by.signature, theirs) < threshold - _ESTIMATE_SLACK:
+            continue
+        other = await samples.by_id(queries, sample_id)
+        if other is None:
+            continue
+        similarity = jaccard(known_by.text, text_of(other))
+        if similarity >= threshold and (nearest is None or similarity > nearest.similarity):
+            nearest = Match(str(sample_id), similarity, exact=False)
+    return nearest
+
+
+async def remember(transaction: Transaction, sample_id: int, known_by: Fingerprint) -> None:
+    """Enter an accepted sample, so that nothing like it is accepted again."""
+    await samples.insert_signature(transaction, sample_id, known_by.signature, known_by.bands)
