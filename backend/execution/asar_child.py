@@ -1,4 +1,4 @@
-"""The child that assembles: `python -S -m backend.execution.asar_child ASAR`, started by `pool`.
+"""The child that assembles: `python -S -m backend.execution.asar_child ASAR FOLDER`, started by `pool`.
 
 For each message on stdin it makes a process that gives up what it does not need (`sandbox`) and becomes asar,
 measures its time, reads what it made, and answers on stdout. It ends when its stdin ends. POSIX, standard
@@ -22,11 +22,11 @@ _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/et
 _MOST_OUTPUT = 256 * 1024
 _MOST_FILE = 8 * sandbox.MIB
 _LIMITS = sandbox.Limits(cpu_s=3, memory=512 * sandbox.MIB, file_size=_MOST_FILE)
-_WALL_S = 10.0
+_WALL_S = 30.0  # a machine that is busy is no fault of the answer: an endless loop ends by its CPU time
 
 
 def assemble(
-    asar: str, header: dict[str, Any], blobs: list[bytes], nothing: int
+    asar: str, within: str, header: dict[str, Any], blobs: list[bytes], nothing: int
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Assemble `header["main"]` of the files named in `header["files"]`, whose texts are the blobs, over the
     last blob where `header["patch"]` is set. Answers exit status, signal, whether it was late or wrote too
@@ -36,7 +36,7 @@ def assemble(
         return {
             "broken": "defines or macros could name a file, and there is no Landlock here to hide files"
         }, []
-    folder = tempfile.mkdtemp(dir=header["folder"])
+    folder = tempfile.mkdtemp(dir=within)
     try:
         for name, text in zip(header["files"], blobs, strict=False):
             with open(os.path.join(folder, name), "wb") as file:
@@ -101,13 +101,15 @@ def _run_assembler(asar: str, main: str, folder: str, nothing: int) -> tuple[End
     return ended, output, errors, overflow
 
 
-def main(asar: str) -> None:
-    """Answer messages until stdin ends, after a first message that says it is there."""
+def main(asar: str, folder: str) -> None:
+    """Answer messages until stdin ends, after a first message that says it is there. Whoever started us ends us
+    by a signal; where stdin ends instead, they were killed, and the folder is left to us."""
     nothing = os.open(os.devnull, os.O_RDWR)
     messages.write(sys.stdout.buffer, {"error": ""})
     while (message := messages.read(sys.stdin.buffer)) is not None:
-        messages.write(sys.stdout.buffer, *assemble(asar, *message, nothing))
+        messages.write(sys.stdout.buffer, *assemble(asar, folder, *message, nothing))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

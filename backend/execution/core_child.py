@@ -1,4 +1,4 @@
-"""The child that runs ROMs: `python -S -m backend.execution.core_child CORE`, started by `pool`.
+"""The child that runs ROMs: `python -S -m backend.execution.core_child CORE FOLDER`, started by `pool`.
 
 It loads the core and at once gives up all files, the network and other programs. For each message on stdin it
 loads the ROM and makes a process for each case, which runs it and leaves its WRAM in shared memory: nothing of
@@ -70,7 +70,7 @@ def _run_apart(
 
 
 def _run_case(core: Core, case: dict[str, Any], image: bytes, shared: mmap.mmap) -> None:
-    limits = sandbox.Limits(cpu_s=int(case["wall_s"]) + 1, memory=_MEMORY, file_size=0)
+    limits = sandbox.Limits(cpu_s=case["cpu_s"], memory=_MEMORY, file_size=0)
     sandbox.limit_resources(limits, processes=False)
     # Once more, within what this child has given up itself: the child is now out of reach of signals and tracing.
     sandbox.restrict_files([], None)

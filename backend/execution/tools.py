@@ -100,7 +100,7 @@ def core_version(path: Path) -> str:
     """The core's own name and version, asked in a child: a library is never loaded into this process.
     Raises OSError where it is no core."""
     said = subprocess.run(
-        child_command("core_child", path),
+        child_command("core_child", path, Path()),
         env=child_environment(),
         input=b"",
         capture_output=True,
@@ -115,9 +115,9 @@ def core_version(path: Path) -> str:
     return str(hello["core"])
 
 
-def child_command(module: ChildModule, tool: Path) -> list[str]:
-    """The argument vector of an execution child."""
-    return [sys.executable, "-S", "-m", f"backend.execution.{module}", str(tool)]
+def child_command(module: ChildModule, tool: Path, folder: Path) -> list[str]:
+    """The argument vector of an execution child that works in `folder`."""
+    return [sys.executable, "-S", "-m", f"backend.execution.{module}", str(tool), str(folder)]
 
 
 def child_environment() -> dict[str, str]:

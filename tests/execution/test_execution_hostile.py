@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backend.execution import assembling, pool
@@ -68,7 +70,9 @@ async def test_an_include_that_is_pieced_together_sees_no_file(execution: Execut
 
 async def test_without_landlock_pieces_are_not_run(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
     child = "import backend.execution.sandbox as s, backend.execution.asar_child as c, sys\n"
-    _stand_in(monkeypatch, asar_child=child + "s.landlock_version = lambda: 0\nc.main(sys.argv[1])")
+    _stand_in(
+        monkeypatch, asar_child=child + "s.landlock_version = lambda: 0\nc.main(sys.argv[1], sys.argv[2])"
+    )
     async with open_execution(tools, 1) as execution:
         judged = await judge_answer(execution, task(), "!a = $10\n" + RIGHT)
         assert judged.outcome == "not_run"
@@ -129,10 +133,10 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
     """Start another program in place of an execution child."""
     real = pool.child_command
 
-    def command(module: ChildModule, tool: Path) -> list[str]:
+    def command(module: ChildModule, tool: Path, folder: Path) -> list[str]:
         if module in programs:
-            return [sys.executable, "-S", "-c", programs[module], str(tool)]
-        return real(module, tool)
+            return [sys.executable, "-S", "-c", programs[module], str(tool), str(folder)]
+        return real(module, tool, folder)
 
     monkeypatch.setattr(pool, "child_command", command)
 
@@ -232,10 +236,12 @@ print(tried(os.fork), tried(socket.socket), tried(lambda: open("../out", "w")), 
 
 async def test_nothing_is_left_behind(tools: Tools) -> None:
     async with open_execution(tools, 1) as execution:
-        folder = execution.folder
+        assert execution.folder is None, "nothing is made before it is needed"
         await judge_answer(execution, task(), RIGHT)
         children = [child.process for some in execution.idle.values() for child in some]
         assert len(children) == 2
+        folder = execution.folder
+        assert folder is not None
         assert list(folder.iterdir()) == []
     assert not folder.exists()
     assert all(child.returncode is not None for child in children)
@@ -244,3 +250,32 @@ async def test_nothing_is_left_behind(tools: Tools) -> None:
 async def test_no_secret_of_ours_reaches_the_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     assert "secret" not in str(child_environment())
+
+
+async def test_children_end_and_clean_up_when_their_owner_is_killed(tools: Tools, tmp_path: Path) -> None:
+    program = """
+import asyncio, os, signal
+from backend.execution.items import judge_answer
+from backend.execution.pool import open_execution
+from backend.execution.tools import find_tools
+from backend.settings import models
+from tests.execution.roms import RIGHT, task
+async def main():
+    async with open_execution(find_tools(models.Tools()), 1) as execution:
+        await judge_answer(execution, task(), RIGHT)
+        print(*(child.process.pid for some in execution.idle.values() for child in some), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    pids = [int(pid) for pid in ran.stdout.split()]
+    assert len(pids) == 2, ran.stderr
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(pid) for pid in pids) or list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, (pids, list(tmp_path.iterdir()))
+        await asyncio.sleep(0.05)
