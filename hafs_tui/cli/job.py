@@ -129,7 +129,7 @@ async def show(ws: Workspace, session: Session, job_id: str) -> None:
 
     job = await show_job(ws, job_id)
     request = await last_request(ws.db, job_id)
-    value = {**as_json(job), "move": request}
+    value = as_json(job) if request is None else {**as_json(job), "move": request}
     asked = "" if request is None else f"to place {request.position}: {request.state} {request.reason or ''}"
     session.show(value, facts({**value, "argv": shlex.join(job.argv), "move": asked}))
 

@@ -1,4 +1,5 @@
-"""Jobs, the same on this machine and over SSH: they start once, go on alone, and are followed exactly."""
+"""Jobs, the same on this machine, over SSH and through Slurm: they start once, go on alone, and are followed
+exactly. Under Slurm they wait for their turn first, so nobody expects them to run at once."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remote import ENDED, Chunk, Host, HostError, Launch, NoSuchJob
+from remote import ENDED, Chunk, Host, HostError, JobStatus, Launch, NoSuchJob
 from tests.servers.hosts import Place
+
+everywhere = pytest.mark.parametrize("place", ["local", "ssh", "slurm"], indirect=True)
 
 
 def python(code: str, *args: str) -> tuple[str, ...]:
@@ -25,6 +28,13 @@ async def text_of(host: Host, job_id: str, stream: str = "stdout") -> str:
     return b"".join([chunk.data async for chunk in host.follow(job_id, stream)]).decode()  # type: ignore[arg-type]
 
 
+async def running(host: Host, status: JobStatus) -> JobStatus:
+    """The status once it has left the queue."""
+    while status.state in ("queued", "starting"):
+        status = await host.news(status)
+    return status
+
+
 async def until(condition, limit_s: float = 20.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + limit_s
     while not condition():
@@ -32,6 +42,7 @@ async def until(condition, limit_s: float = 20.0) -> None:  # type: ignore[no-un
         await asyncio.sleep(0.02)
 
 
+@everywhere
 async def test_a_job_runs_with_its_environment_and_its_end_is_known(host: Host, place: Place) -> None:
     code = (
         "import os, sys, json\n"
@@ -41,7 +52,7 @@ async def test_a_job_runs_with_its_environment_and_its_end_is_known(host: Host, 
         "sys.exit(3)"
     )
     launched = await host.launch(Launch("first", python(code), env={"GREETING": "grüß 'dich' $HOME"}))
-    assert launched.state in ("running", "failed")
+    assert (await running(host, launched)).state in ("running", "failed")
     status = await host.wait("first")
     assert (status.state, status.exit_code) == ("failed", 3)
     assert status.started_at is not None
@@ -63,6 +74,7 @@ for i in range(20000):
 """
 
 
+@everywhere
 async def test_every_line_arrives_once_and_in_order_though_the_link_is_cut(host: Host, place: Place) -> None:
     """The job waits at five places until it is let go on, and at that moment the link is cut."""
     job = await host.launch(Launch("lines", python(GATED)))
@@ -83,6 +95,7 @@ async def test_every_line_arrives_once_and_in_order_though_the_link_is_cut(host:
     assert rest == got[50_001:]
 
 
+@everywhere
 async def test_new_bytes_come_promptly(host: Host) -> None:
     code = "import time, sys\nfor i in range(10):\n    print(time.time())\n    time.sleep(0.2)"
     await host.launch(Launch("prompt", python(code)))
@@ -94,9 +107,10 @@ async def test_new_bytes_come_promptly(host: Host) -> None:
     assert sorted(delays)[5] < 0.5
 
 
+@everywhere
 async def test_a_job_outlives_the_session_that_started_it(host: Host, place: Place) -> None:
     code = "import time\nfor i in range(30):\n    print(i)\n    time.sleep(0.1)"
-    status = await host.launch(Launch("alone", python(code)))
+    status = await running(host, await host.launch(Launch("alone", python(code))))
     place.cut()
     await host.aclose()
     assert status.pid is not None
@@ -107,11 +121,13 @@ async def test_a_job_outlives_the_session_that_started_it(host: Host, place: Pla
     assert (await later.status("alone")).state == "done"
 
 
+@everywhere
 async def test_launching_twice_starts_it_once(place: Place) -> None:
     one, other = place.open(), place.open()
     code = "import os, time\nopen('starts', 'a').write('x')\ntime.sleep(0.3)"
     launch = Launch("once", python(code))
-    statuses = await asyncio.gather(*(host.launch(launch) for host in (one, other, one, other)))
+    launched = await asyncio.gather(*(host.launch(launch) for host in (one, other, one, other)))
+    statuses = [await running(one, status) for status in launched]
     assert len({status.pid for status in statuses if status.pid}) == 1
     await one.wait("once")
     again = await other.launch(launch)
@@ -142,9 +158,11 @@ time.sleep(600)
 """
 
 
+@everywhere
 async def test_cancel_asks_first_and_ends_the_whole_tree_and_nothing_else(host: Host, place: Place) -> None:
     await host.launch(Launch("tree", python(ESCAPING)))
     bystander = await host.launch(Launch("bystander", python("import time; time.sleep(600)")))
+    bystander = await running(host, bystander)
     folder = place.root / "jobs" / "tree"
     await until(lambda: (folder / "daemon").exists() and (folder / "main").exists())
     daemon = int((folder / "daemon").read_text())
@@ -160,6 +178,7 @@ async def test_cancel_asks_first_and_ends_the_whole_tree_and_nothing_else(host: 
     assert (await host.wait("bystander")).state == "cancelled"
 
 
+@everywhere
 async def test_a_job_that_ends_takes_what_it_left_behind_with_it(host: Host, place: Place) -> None:
     code = (
         "import os, time\n"
@@ -194,7 +213,10 @@ async def test_a_job_whose_supervisor_was_killed_is_lost_and_can_still_be_ended(
 
 
 def _runs(pid: int | None) -> bool:
-    return psutil.pid_exists(pid or 0) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid or 0).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("changed", [{"boot_id": "another"}, {"supervisor_start": "1"}])
@@ -211,6 +233,7 @@ async def test_a_pid_alone_proves_nothing(host: Host, place: Place, changed: dic
     assert (await host.status("before")).state == "lost"
 
 
+@everywhere
 async def test_bad_requests_are_refused_in_words(host: Host, place: Place) -> None:
     with pytest.raises(NoSuchJob, match="nothing-here"):
         await host.status("nothing-here")
@@ -218,10 +241,10 @@ async def test_bad_requests_are_refused_in_words(host: Host, place: Place) -> No
         _ = [chunk async for chunk in host.follow("nothing-here")]
     with pytest.raises(HostError, match="not a job id"):
         await host.launch(Launch("../outside", ("true",)))
-    status = await host.launch(Launch("no-program", ("/no/such/program",)))
+    status = await running(host, await host.launch(Launch("no-program", ("/no/such/program",))))
     assert (status.state, status.exit_code) == ("failed", 127)
     assert "/no/such/program" in status.message
-    status = await host.launch(Launch("no-folder", python("1"), cwd="nowhere"))
+    status = await running(host, await host.launch(Launch("no-folder", python("1"), cwd="nowhere")))
     assert status.state == "failed"
     assert "nowhere" in status.message
 
@@ -254,6 +277,7 @@ async def test_probe_tells_what_a_person_needs_to_know(host: Host, place: Place)
     assert probe.gpus or probe.gpu_problem
 
 
+@everywhere
 async def test_invalid_utf8_and_binary_output_are_carried_as_they_are(host: Host) -> None:
     code = "import sys; sys.stdout.buffer.write(bytes(range(256)) * 5000)"
     await host.launch(Launch("binary", python(code)))
@@ -261,6 +285,7 @@ async def test_invalid_utf8_and_binary_output_are_carried_as_they_are(host: Host
     assert data == bytes(range(256)) * 5000
 
 
+@everywhere
 async def test_states_that_end_are_the_ones_that_follow_ends_on(host: Host) -> None:
     await host.launch(Launch("quick", ("true",)))
     status = await host.wait("quick")
