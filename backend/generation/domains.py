@@ -132,6 +132,8 @@ class Domain:
     templates: Mapping[str, str]
 
     def _render(self, template: str, seed: Seed) -> str:
+        if "{" not in self.templates[template]:
+            return self.templates[template].strip()
         try:
             return _compiled(self.templates[template]).render(seed.values).strip()
         except TemplateError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -308,13 +308,14 @@ def _keep_to_budget(run: _Run) -> None:
 
 
 @asynccontextmanager
-async def _slot(run: _Run) -> AsyncIterator[None]:
+async def _slot(run: _Run, begun: Callable[[], None]) -> AsyncIterator[None]:
     """A place in flight. Raises _RunEnds where the run ended, or its budget was spent, before it was free."""
     async with run.limit.slot():
         _keep_to_budget(run)
         if run.end is not None:
             raise _RunEnds
         run.requests += 1
+        begun()
         yield
 
 
@@ -325,14 +326,15 @@ async def _ask(run: _Run, asked_about: Question) -> Reading | None:
     async def attempt() -> Reading:
         if run.end is not None:
             raise _RunEnds
-        stored = await sent(
-            run.ws,
-            run.provider,
-            asked_about.request,
-            place,
-            content_key=asked_about.key,
-            slot=_slot(run),
-        )
+        async with run.limit.turn() as begun:
+            stored = await sent(
+                run.ws,
+                run.provider,
+                asked_about.request,
+                place,
+                content_key=asked_about.key,
+                slot=_slot(run, begun),
+            )
         return await _read(run, stored)
 
     def told(error: ProviderError, wait_s: float) -> None:

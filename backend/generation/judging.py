@@ -95,4 +95,4 @@ async def judge(
         assert sample is not None  # noqa: S101 - inserted above
         return sample
 
-    return await ws.db.write(work)
+    return await ws.db.write(work, heavy=True)

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from backend.providers.base import Answer, ChatRequest, Provider, ProviderError, RawReply, problem_of
-from backend.providers.pricing import cost_usd, load_prices
+from backend.providers.pricing import cost_usd, current_prices
 from backend.settings import Workspace
 from backend.store import Transaction, requests
 from backend.store.requests import Purpose, Request
@@ -103,15 +103,22 @@ async def sent(
     slot: AbstractAsyncContextManager[None] | None = None,
 ) -> Stored:
     """The first half of `asked`: a row, then the request, then its raw answer on the row. `slot` is held
-    from before the row until the answer has come. Raises as `asked` does."""
-    load_prices(ws.home)  # a broken price file is told before anything is paid
+    while the request is out; where it raises before, the row is taken back. Raises as `asked` does."""
+    current_prices(ws.home)  # a broken price file is told before anything is paid
     key = content_key or request.key(provider.name)
-    async with slot or nullcontext():
-        opened = await _open(ws, provider, request, place, key)
-        if isinstance(opened, Request):
-            raw = RawReply(opened.raw or b"", opened.ended_at or opened.sent_at)
-            return Stored(opened.id, raw, reused=True, is_read=opened.prompt_tokens is not None)
-        raw = await _send(ws, provider, request, opened)
+    opened = await _open(ws, provider, request, place, key)
+    if isinstance(opened, Request):
+        raw = RawReply(opened.raw or b"", opened.ended_at or opened.sent_at)
+        return Stored(opened.id, raw, reused=True, is_read=opened.prompt_tokens is not None)
+    is_out = False
+    try:
+        async with slot or nullcontext():
+            is_out = True
+            raw = await _send(ws, provider, request, opened)
+    except BaseException:
+        if not is_out:
+            await ws.db.write(lambda transaction: requests.take_back(transaction, opened, key))
+        raise
     # Also when the task is cancelled meanwhile: the answer was paid for.
     await ws.db.write(lambda transaction: requests.record_answer(transaction, opened, raw.body))
     return Stored(opened, raw)
@@ -174,7 +181,7 @@ async def _record_error(transaction: Transaction, request_id: int, error: Provid
 def read(ws: Workspace, provider: Provider, stored: Stored, *, accept_cut: bool = False) -> Reading:
     """Read a stored raw answer. Raises PriceError for a broken price file, and nothing because of what the
     provider sent."""
-    prices = load_prices(ws.home)
+    prices = current_prices(ws.home)
     try:
         answer = provider.parse(stored.raw)
     except ProviderError as error:

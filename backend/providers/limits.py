@@ -24,11 +24,51 @@ _Sleep = Callable[[float], Awaitable[None]]
 
 SHRINK = 0.8
 COOL_DOWN_S = 15.0
+AHEAD = 0.5
+
+
+class _Places:
+    """So many places, given first come, first served; how many may change at any time."""
+
+    def __init__(self, most: Callable[[], int]) -> None:
+        self.taken = 0
+        self._most = most
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        if self.taken < self._most() and not self._waiting:
+            self.taken += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # let in and cancelled at once
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        self.taken -= 1
+        self.admit()
+
+    def admit(self) -> None:
+        """Lets in those who wait, as far as there is room."""
+        while self._waiting and self.taken < self._most():
+            place = self._waiting.popleft()
+            if not place.done():
+                self.taken += 1
+                place.set_result(None)
 
 
 class AdaptiveLimit:
     """The slots of one provider. `async with limit.slot():` around each `send`; waiting is first come, first
-    served. `most` is never passed. `clock` is in seconds, `sleep` waits on it (both for tests)."""
+    served. `most` is never passed. `clock` is in seconds, `sleep` waits on it (both for tests).
+
+    Who has something to do before it sends, which takes a moment, does it in `async with limit.turn() as begun:`
+    and calls `begun` when it has its slot: a few have a turn, so that the next one is ready when a slot is
+    free, and few wait with theirs.
+    """
 
     def __init__(
         self,
@@ -40,22 +80,44 @@ class AdaptiveLimit:
     ) -> None:
         self.most = max(1, most)
         self.limit = float(min(max(1, start), self.most))
-        self.in_flight = 0
         self.shrinks = 0
         self._clock = clock
         self._sleep = sleep
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._slots = _Places(lambda: int(self.limit))
+        self._turns = _Places(lambda: 1 + int(self.limit * AHEAD))
         self._successes = 0  # in this round
         self._was_full = False  # in this round: only a limit that was reached may grow
         self._rest_until = float("-inf")  # no growth before
         self._pause_until = float("-inf")  # no request before: the provider said so
 
+    @property
+    def in_flight(self) -> int:
+        return self._slots.taken
+
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """A place in flight. What the block raises tells how it went."""
-        await self._enter()
+    async def turn(self) -> AsyncIterator[Callable[[], None]]:
+        await self._turns.enter()
+        has_turn = True
+
+        def begun() -> None:
+            nonlocal has_turn
+            if has_turn:
+                has_turn = False
+                self._turns.leave()
+
         try:
-            await self._wait_out_the_pause()
+            yield begun
+        finally:
+            begun()
+
+    @asynccontextmanager
+    async def slot(self, sleep: _Sleep | None = None) -> AsyncIterator[None]:
+        """A place in flight. What the block raises tells how it went. `sleep` waits out a pause that the
+        provider asked for, in the place of the limit's own."""
+        await self._slots.enter()
+        self._was_full = self._was_full or self.in_flight >= int(self.limit)
+        try:
+            await self._wait_out_the_pause(sleep or self._sleep)
             yield
         except ProviderError as error:
             if error.shrinks:
@@ -64,35 +126,12 @@ class AdaptiveLimit:
         else:
             self._grow()
         finally:
-            self.in_flight -= 1
-            self._admit()
+            self._slots.leave()
+            self._turns.admit()
 
-    async def _enter(self) -> None:
-        if self.in_flight < int(self.limit) and not self._waiting:
-            self.in_flight += 1
-        else:
-            place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
-            try:
-                await place
-            except asyncio.CancelledError:
-                if place.done() and not place.cancelled():  # let in and cancelled at once
-                    self.in_flight -= 1
-                    self._admit()
-                raise
-        self._was_full = self._was_full or self.in_flight >= int(self.limit)
-
-    def _admit(self) -> None:
-        """Lets in those who wait, as far as there is room."""
-        while self._waiting and self.in_flight < int(self.limit):
-            place = self._waiting.popleft()
-            if not place.done():
-                self.in_flight += 1
-                place.set_result(None)
-
-    async def _wait_out_the_pause(self) -> None:
+    async def _wait_out_the_pause(self, sleep: _Sleep) -> None:
         while (wait := self._pause_until - self._clock()) > 0:
-            await self._sleep(wait)
+            await sleep(wait)
 
     def _grow(self) -> None:
         self._successes += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import tomllib
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
@@ -108,6 +109,16 @@ def load_prices(home: Path) -> tuple[Price, ...]:
     except FileNotFoundError:
         return packaged_prices()
     return _laid_over(own, stat.st_mtime_ns, stat.st_size)
+
+
+def current_prices(home: Path) -> tuple[Price, ...]:
+    """`load_prices`, looking at the file at most once a second. Raises PriceError."""
+    return _as_of(home, int(time.monotonic()))
+
+
+@lru_cache(maxsize=4)
+def _as_of(home: Path, second: int) -> tuple[Price, ...]:
+    return load_prices(home)
 
 
 @lru_cache(maxsize=4)

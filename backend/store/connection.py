@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import sqlite3
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ Row = TypeVar("Row")
 Value = str | int | float | bytes | None
 
 BUSY_TIMEOUT_MS = 15_000
+HEAVY_AT_ONCE = 24
 
 
 class StoreError(Exception):
@@ -143,10 +145,20 @@ class _Batch:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self.waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self.waiting: deque[tuple[Work[Any], asyncio.Future[Any]]] = deque()
+        self.heavy: deque[tuple[Work[Any], asyncio.Future[Any]]] = deque()
         self.called = asyncio.Event()
         self.closing = False
         self._connection: sqlite3.Connection | None = None
+
+    def take(self) -> list[tuple[Work[Any], asyncio.Future[Any]]]:
+        """What the next commit holds: all light works, and a few of the heavy ones."""
+        taken = list(self.waiting)
+        self.waiting.clear()
+        taken += [self.heavy.popleft() for _ in range(min(len(self.heavy), HEAVY_AT_ONCE))]
+        if self.heavy:
+            self.called.set()
+        return taken
 
     def commit(self, works: Sequence[Work[Any]]) -> list[tuple[Any, BaseException | None]]:
         """Run the works in one transaction, each in a savepoint of its own: [(result, error)], in order.
@@ -232,17 +244,18 @@ class Database(Queries):
                     raise _explain(self.path, error) from error
                 raise
 
-    async def write(self, work: Work[Row]) -> Row:
+    async def write(self, work: Work[Row], *, heavy: bool = False) -> Row:
         """Run `work` and commit it, together with the works that wait at the same time; its result, once it
         is committed. What it raises undoes what it wrote, and nothing of the others.
 
         `work` runs in a thread of its own and may wait for its transaction and for nothing else. A caller
-        that is cancelled learns of it only when its work is committed or refused.
+        that is cancelled learns of it only when its work is committed or refused. Of `heavy` works (more than
+        a few statements) few go into a commit, so that the light ones do not wait for all of them.
 
         Raises what `work` raises; StoreError as `transaction` does.
         """
         done: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
-        self._batch.waiting.append((work, done))
+        (self._batch.heavy if heavy else self._batch.waiting).append((work, done))
         self._batch.called.set()
         try:
             return await asyncio.shield(done)
@@ -254,11 +267,11 @@ class Database(Queries):
     async def _commit_batches(self) -> None:
         """Commits what waits, for as long as the database is open."""
         batch, loop = self._batch, asyncio.get_running_loop()
-        while batch.waiting or not batch.closing:
+        while batch.waiting or batch.heavy or not batch.closing:
             await batch.called.wait()
             batch.called.clear()
             async with self._write_lock:
-                taken, batch.waiting = batch.waiting, []
+                taken = batch.take()
                 if not taken:
                     continue
                 works = [work for work, _ in taken]
