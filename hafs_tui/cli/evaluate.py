@@ -155,6 +155,36 @@ def _check_json(report: CheckReport) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@command.command(epilog="Example: hafs-tui eval judge asm answers.jsonl")
+@click.argument("file")
+@click.argument("answers", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@in_workspace
+async def judge(ws: Workspace, session: Session, file: str, answers: Path) -> None:
+    """Judge ANSWERS, lines of {id, output}, by the items of a benchmark's FILE or name; no model is asked."""
+    from backend.evaluation.given import judge_file
+    from backend.evaluation.running import find_benchmark
+    from backend.execution.tools import find_tools
+
+    path = await asyncio.to_thread(find_benchmark, ws, file)
+    judged = await judge_file(path, answers, find_tools(ws.settings.tools))
+    lines = [
+        f"{judged.benchmark}: {many(len(judged.answers), 'answer')} to {many(judged.items, 'item')}: "
+        f"{judged.count('correct')} correct, {judged.count('not_run')} not run, "
+        f"{len(judged.unanswered)} items without an answer"
+    ]
+    lines += [f"  no item or no answer: line {bad.line}: {bad.reason}" for bad in judged.problems]
+    rows = [(a.id, a.outcome, a.detail[:100]) for a in judged.answers]
+    value = {
+        "benchmark": judged.benchmark, "items": judged.items, "unanswered": judged.unanswered,
+        "outcomes": [
+            {"id": a.id, "outcome": a.outcome, "score": a.score, "detail": a.detail, "line": a.line}
+            for a in judged.answers
+        ],
+        "problems": [{"line": bad.line, "reason": bad.reason} for bad in judged.problems],
+    }  # fmt: skip
+    session.show(value, "\n".join(lines) + "\n" + table(("item", "outcome", "detail"), rows))
+
+
 @command.command("list", epilog="Example: hafs-tui eval list")
 @in_workspace
 async def list_(ws: Workspace, session: Session) -> None:

@@ -90,6 +90,7 @@ async def test_without_landlock_pieces_are_not_run(tools: Tools, monkeypatch: py
         ("rep 2000000000 : nop", "no_assembly", "bank border"),
         ("padbyte $FF : pad $FFFFFF", "no_assembly", "bank border"),
         ("skip 4000000000\n nop", "no_assembly", "bank border"),
+        ("!x = aaaaaaaa\n" + "!x := !x!x\n" * 60, "crash", "asar was ended by SIG"),
         ("norom\norg $FFFFF0\n db 1", "too_big", "the file that asar writes"),
         (
             '!n = 0\nwhile !n < 9000\nprint "' + "A" * 60 + '"\n!n #= !n+1\nendwhile',

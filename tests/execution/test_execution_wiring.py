@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from backend.datasets.building import build
+from backend.evaluation.benchmarks import BenchmarkError
+from backend.evaluation.given import judge_file
 from backend.evaluation.running import evaluation_document, run_evaluation
+from backend.execution.tools import Tools
 from backend.generation.campaigns import NewCampaign, create
 from backend.generation.domains import load_domains
 from backend.generation.engine import run_campaign
@@ -20,7 +23,7 @@ from backend.settings import SettingsError, Workspace, open_workspace
 from backend.store import pairs, samples
 from backend.store.samples import Filter
 from tests.execution.roms import DONE, ROUTINE
-from tests.fixtures.make_asm_benchmark import ITEMS
+from tests.fixtures.make_asm_benchmark import FILE, ITEMS
 from tests.servers.openai_server import OpenAIServer
 
 COUNT = 16
@@ -153,6 +156,26 @@ async def test_an_evaluation_executes_the_answers(tmp_path: Path, monkeypatch: p
     assert outcomes == ["correct", "wrong", "no_assembly", "refused"] * 2
     assert [item["score"] for item in document["items"]].count(1.0) == 2
     assert "is scored by text" not in " ".join(evaluation.notes)
+
+
+async def test_given_answers_are_judged_without_a_model(tools: Tools, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    rows = [
+        {"id": "asm-copy", "output": ITEMS[6].reference}, {"id": "asm-copy", "output": ITEMS[6].near_miss},
+        {"id": "asm-sum16", "output": ""}, {"id": "none", "output": "x"}, {"id": "asm-mul8"},
+    ]  # fmt: skip
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
+    judged = await judge_file(FILE, answers, tools)
+    assert [(answer.line, answer.outcome, answer.score) for answer in judged.answers] == [
+        (1, "correct", 1.0), (2, "wrong", 0.0), (3, "no_answer", 0.0),
+    ]  # fmt: skip
+    assert [(bad.line, bad.reason.split(":")[0]) for bad in judged.problems] == [
+        (4, "the benchmark has no item 'none'"), (5, "an answer is {id, output}, both text"), (6, "not JSON"),
+    ]  # fmt: skip
+    assert len(judged.unanswered) == len(ITEMS) - 2
+    answers.write_text("")
+    with pytest.raises(BenchmarkError, match="holds no answer"):
+        await judge_file(FILE, answers, tools)
 
 
 def _place(item_id: str) -> int:
