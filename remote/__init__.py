@@ -14,6 +14,7 @@ from remote.host import (
     Probe,
     Progress,
     Reading,
+    Slurm,
     Stream,
     Transfer,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Progress",
     "Reading",
     "Refused",
+    "Slurm",
     "Stream",
     "Transfer",
     "open_host",

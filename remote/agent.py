@@ -38,6 +38,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -373,6 +374,127 @@ class Queue:
             return True
 
 
+# ---------------------------------------------------------------- Slurm
+
+
+class Slurm:
+    """A cluster's queue in place of ours: `sbatch` starts the supervisor, the folder stays the truth.
+
+    The folder lies on a file system that the nodes share. `slurm.json` holds Slurm's number of the job.
+    Accounting may be off, so how a job ended is told by its own records and never by `sacct`. Plain
+    `squeue --format` is asked, which versions without the JSON plugin have too.
+    """
+
+    LOOK_S = 3.0
+    GRACE_S = 50.0  # of the 60 s between Slurm's signal and the time limit
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.looked = float("-inf")
+        self.listed: Optional[dict[str, tuple[str, str]]] = None
+
+    def submit(self, job_dir: str, spec: Json) -> None:
+        """Once: a second batch job of the same folder would find its supervisor there, and end."""
+        with file_lock(os.path.join(job_dir, "submitting")):
+            if os.path.exists(os.path.join(job_dir, "slurm.json")):
+                return
+            script = os.path.join(job_dir, "batch.sh")
+            with open(script, "w", encoding="utf-8") as file:
+                file.write(self.script(job_dir, spec))
+            number = self.command("sbatch", "--parsable", script).split(";")[0].strip()
+            write_json(os.path.join(job_dir, "slurm.json"), {"number": number, "at": time.time()})
+        self.looked = float("-inf")
+
+    def script(self, job_dir: str, spec: Json) -> str:
+        wanted = spec["slurm"]
+        options = {
+            "job-name": spec["job_id"],
+            "chdir": job_dir,
+            "output": os.path.join(job_dir, "supervisor.log").replace("%", "%%"),
+            "open-mode": "append",
+            "signal": "B:TERM@60",  # to the supervisor alone, in time for a checkpoint
+            "partition": wanted["partition"],
+            "account": wanted["account"],
+            "time": wanted["time"],
+            "gres": f"gpu:{wanted['gpus']}" if wanted["gpus"] else "",
+        }
+        lines = [f"#SBATCH --{name}={shlex.quote(value)}" for name, value in options.items() if value]
+        lines += ["#SBATCH --no-requeue", *wanted["lines"]]
+        return "\n".join(["#!/bin/sh", *lines, "exec " + shlex.join(supervisor_argv(job_dir)), ""])
+
+    def command(self, *argv: str) -> str:
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Refused("slurm", f"{argv[0]}: {error}") from error
+        if done.returncode != 0:
+            raise Refused("slurm", f"{argv[0]}: {done.stderr.strip() or done.returncode}")
+        return done.stdout
+
+    def jobs(self) -> Optional[dict[str, tuple[str, str]]]:
+        """(state, reason) of each job of ours that Slurm still lists; None where it does not answer now."""
+        with self.lock:
+            if time.monotonic() - self.looked > self.LOOK_S:
+                self.looked = time.monotonic()
+                try:
+                    told = self.command("squeue", "--noheader", "--format=%i|%T|%r", f"--user={os.getuid()}")
+                    rows = [line.strip().split("|", 2) for line in told.splitlines()]
+                    self.listed = {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
+                except Refused:
+                    self.listed = None
+            return self.listed
+
+    def describe(self, job_dir: str, state: Optional[Json]) -> Json:
+        """What Slurm says of a job whose exit.json is not there: fields of its status."""
+        submitted = read_json(os.path.join(job_dir, "slurm.json"))
+        if submitted is None:
+            return {"message": "not handed to Slurm yet"}
+        if state is not None and time.time() - state["heartbeat_at"] < 6 * HEARTBEAT_S:
+            return {}
+        listed = self.jobs()
+        if listed is None:
+            return {"message": "Slurm does not answer"}
+        if submitted["number"] in listed:
+            now, reason = listed[submitted["number"]]
+            waits = now in ("PENDING", "REQUEUED", "SUSPENDED")
+            return (
+                {"state": "queued", "message": f"Slurm: {now}, {reason}"} if waits and state is None else {}
+            )
+        if state is None and time.time() - submitted["at"] < START_LIMIT_S:
+            return {}
+        return {"state": "lost", "message": f"Slurm no longer knows its job {submitted['number']}"}
+
+    def cancel(self, job_dir: str, grace_s: float) -> None:
+        """The supervisor is asked first, by the stop file; a job that has none yet is taken out of Slurm."""
+        write_json(os.path.join(job_dir, "stop"), {"grace_s": grace_s, "asked_at": time.time()})
+        supervisor = os.path.join(job_dir, "supervisor")
+        submitted = read_json(os.path.join(job_dir, "slurm.json"))
+        if submitted is None or os.path.exists(supervisor):
+            return
+        self.command("scancel", submitted["number"])
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline and not os.path.exists(supervisor):
+            self.looked = float("-inf")
+            now = (self.jobs() or {}).get(submitted["number"])
+            if now is None or now[0] not in ("PENDING", "RUNNING", "CONFIGURING"):
+                try:
+                    os.mkdir(supervisor)  # none will start now
+                except FileExistsError:
+                    return
+                message = "cancelled while it waited for Slurm"
+                return write_json(
+                    os.path.join(job_dir, "exit.json"), end_record(IDLE, "cancelled", None, message)
+                )
+            time.sleep(0.2)
+
+    def end_overdue(self, job_dir: str) -> None:
+        """A supervisor that was asked and does not end its job: Slurm does."""
+        stop = read_json(os.path.join(job_dir, "stop"))
+        submitted = read_json(os.path.join(job_dir, "slurm.json"))
+        if stop and submitted and time.time() > stop["asked_at"] + stop["grace_s"] + UNKILLABLE_S + 30:
+            self.command("scancel", "--full", submitted["number"])
+
+
 # ---------------------------------------------------------------- the supervisor
 
 
@@ -464,14 +586,17 @@ def watch(
     pause = 0.01
     beat = looked = float("-inf")
     spec = read_json(os.path.join(job_dir, "spec.json")) or {}
+    told_grace = Slurm.GRACE_S if spec.get("slurm") else 10.0
     while True:
         exit_code = reap(child) if exit_code is None else exit_code
-        stop = read_json(os.path.join(job_dir, "stop")) or ({"grace_s": 10.0} if told_to_end else None)
+        stop = read_json(os.path.join(job_dir, "stop")) or ({"grace_s": told_grace} if told_to_end else None)
         grace = float(stop["grace_s"]) if stop else PAUSE_GRACE_S if paused else ORPHAN_GRACE_S
         if stop and not was_asked and exit_code is None:
             was_asked, asked_at, beat = True, time.monotonic(), float("-inf")
             state["state"] = "stopping"
             message = "its supervisor was told to end" if told_to_end else ""
+            if told_to_end and spec.get("slurm"):
+                message = "Slurm told it to end: its time limit, a preemption, or scancel"
             ask(child)
         if time.monotonic() - looked >= DISK_LOOK_S and not was_asked:
             looked = time.monotonic()
@@ -593,6 +718,7 @@ class Jobs:
         self.root = root
         self.folder = os.path.join(root, "jobs")
         self.queue = Queue(root)
+        self.slurm = Slurm()
 
     def dir_of(self, job_id: str) -> str:
         if not JOB_ID.match(job_id):
@@ -615,7 +741,13 @@ class Jobs:
                 if not os.path.isdir(job_dir):  # else somebody else was first
                     raise
         if not os.path.isdir(os.path.join(job_dir, "supervisor")):
-            if asked["now"]:
+            if asked["slurm"]:
+                try:
+                    self.slurm.submit(job_dir, read_json(os.path.join(job_dir, "spec.json")) or {})
+                except Refused:
+                    shutil.rmtree(job_dir, ignore_errors=True)  # with mended settings it can be launched again
+                    raise
+            elif asked["now"]:
                 start_supervisor(job_dir)
             else:
                 self.queue.enter(job_id, slots, gpus)
@@ -651,9 +783,13 @@ class Jobs:
             status.update({key: state[key] for key in STATE_KEYS if key in state})
         else:
             status["position"] = self.queue.position(job_id)
-        lost = "" if status["position"] else self.why_lost(job_dir, spec, state)
-        if status["position"]:
+        lost = ""
+        if spec.get("slurm"):
+            status.update(self.slurm.describe(job_dir, state))
+        elif status["position"]:
             status["state"] = "queued"
+        else:
+            lost = self.why_lost(job_dir, spec, state)
         # exit.json is looked for after the supervisor: one that is gone has written it before.
         ended = read_json(os.path.join(job_dir, "exit.json"))
         if ended is not None:
@@ -661,6 +797,9 @@ class Jobs:
         elif lost:
             status.update(state="lost", message=lost)
         return status
+
+    def by_slurm(self, job_id: str) -> bool:
+        return bool((read_json(os.path.join(self.dir_of(job_id), "spec.json")) or {}).get("slurm"))
 
     def why_lost(self, job_dir: str, spec: Json, state: Optional[Json]) -> str:
         if state is None:
@@ -687,6 +826,11 @@ class Jobs:
 
     def cancel(self, job_id: str, grace_s: float) -> Json:
         status = self.status(job_id)
+        if self.by_slurm(job_id):
+            if status["state"] not in ENDED:
+                self.slurm.cancel(status["job_dir"], grace_s)
+                self.slurm.end_overdue(status["job_dir"])
+            return self.status(job_id)
         if status["state"] == "queued" and self.queue.leave(job_id):
             return self.status(job_id)
         if status["state"] not in ("done", "failed", "cancelled"):
@@ -736,9 +880,13 @@ class Jobs:
             time.sleep(0.03)
 
 
+def supervisor_argv(job_dir: str) -> list[str]:
+    return [sys.executable, "-I", "-u", "-X", "utf8", os.path.abspath(__file__), "supervise", job_dir]
+
+
 def start_supervisor(job_dir: str) -> None:
     """A process that outlives this session, its terminal and the connection."""
-    argv = [sys.executable, "-I", "-u", "-X", "utf8", os.path.abspath(__file__), "supervise", job_dir]
+    argv = supervisor_argv(job_dir)
     with open(os.path.join(job_dir, "supervisor.log"), "ab") as log:
         common: Json = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": job_dir}
         if sys.platform == "win32":
@@ -1069,6 +1217,7 @@ class Session:
         resumable: bool,
         min_free_bytes: int,
         slots: Optional[int],
+        slurm: Optional[Json],
         body: bytes,
     ) -> Json:
         free = shutil.disk_usage(self.root).free
@@ -1077,14 +1226,16 @@ class Session:
             raise Refused(
                 "no space", f"{free / 2**30:.1f} GiB are free under {self.root}, {wanted} (min_free_gib)"
             )
-        if self.gpu_count is None:
+        if self.gpu_count is None and not slurm:
             self.gpu_count = len(gpu_names()[0])
         asked: Json = {"argv": argv, "env": env, "cwd": self.path(cwd) if cwd else None, "now": now}
-        asked.update(resumable=resumable, min_free_bytes=min_free_bytes)
-        return {"status": self.jobs.launch(job_id, asked, slots, self.gpu_count)}
+        asked.update(resumable=resumable, min_free_bytes=min_free_bytes, slurm=slurm)
+        return {"status": self.jobs.launch(job_id, asked, slots, self.gpu_count or 0)}
 
     def op_move(self, job_id: str, to: int, body: bytes) -> Json:
         self.jobs.status(job_id)  # one that is not there is told as such
+        if self.jobs.by_slurm(job_id):
+            raise Refused("not waiting", f"job {job_id} waits in Slurm's queue, whose order is Slurm's")
         self.jobs.queue.move(job_id, to)
         return {"status": self.jobs.status(job_id)}
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -159,6 +159,7 @@ class AgentHost:
                 resumable=launch.resumable,
                 min_free_bytes=self._config.min_free_bytes,
                 slots=self._config.slots,
+                slurm=asdict(self._config.slurm) if self._config.slurm else None,
             )
         )
 

@@ -27,6 +27,18 @@ CPU_INDEX = -1
 
 
 @dataclass(frozen=True, slots=True)
+class Slurm:
+    """What a cluster is asked for each job. gpus: of one node. time: as sbatch has it ("4:00:00"); empty values
+    are left to the cluster. lines: put into the batch script as they are, `#SBATCH ...` ones first."""
+
+    partition: str = ""
+    account: str = ""
+    gpus: int = 0
+    time: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfig:
     """How to reach a host and where our things lie on it.
 
@@ -40,7 +52,7 @@ class HostConfig:
     the agent and the jobs of a local host must not inherit. slots: how many jobs of the queue run at once;
     None is one for each GPU, and one where there is none. min_free_bytes: what must be free on its disk for a
     launch; below it a running job is warned of, below half of it one that is `resumable` is asked to save and
-    end.
+    end. slurm: jobs are handed to Slurm, with a root folder that its nodes share, instead of our queue.
     """
 
     name: str
@@ -58,6 +70,7 @@ class HostConfig:
     withheld: tuple[str, ...] = ()
     slots: int | None = None
     min_free_bytes: int = 0
+    slurm: Slurm | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ REMEDIES = {
     "root": "Choose another root folder for this host, or have that one made writable.",
     "PermissionError": "Check who owns that path on the host.",
     "missing": "Check the path on the host.",
+    "slurm": "Check the host's `slurm` settings (partition, account, time), and Slurm itself with sinfo.",
     "not waiting": "`job show` says what became of it.",
     "timeout": "Allow it more time, or launch it as a job.",
     "hash": "Is the file still being written? Copy it again when it is whole.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from backend.providers.keys import KEY_NAMES
 from backend.settings import HostSettings, SettingsError, Workspace, load_hosts, save_host
 from backend.settings import remove_host as remove_from_file
-from remote import Host, HostConfig, HostError, Probe, open_host
+from remote import Host, HostConfig, HostError, Probe, Slurm, open_host
 
 TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 _ASK_VERSIONS = """
@@ -93,10 +93,7 @@ async def open_named_host(ws: Workspace, name: str, *, accept_new: bool = False)
 def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostConfig:
     """The named host as `remote` wants it. Raises SettingsError."""
     settings = host_settings(ws, name)
-    if settings.scheduler == "slurm":
-        raise SettingsError(
-            f"host {name}: scheduler = slurm is not supported yet; use none on its login node or a GPU node"
-        )
+    slurm = Slurm(**settings.slurm.model_dump()) if settings.scheduler == "slurm" else None
     if settings.kind == "local":
         root = settings.root or str(ws.host_root)
         return HostConfig(
@@ -107,6 +104,7 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
             withheld=KEY_NAMES,
             slots=settings.slots,
             min_free_bytes=int(settings.min_free_gib * 2**30),
+            slurm=slurm,
         )
     return HostConfig(
         name,
@@ -121,6 +119,7 @@ def host_config(ws: Workspace, name: str, *, accept_new: bool = False) -> HostCo
         accept_new=accept_new,
         slots=settings.slots,
         min_free_bytes=int(settings.min_free_gib * 2**30),
+        slurm=slurm,
     )
 
 

@@ -41,9 +41,17 @@ class Tools(_Strict):
 
 
 class ReviewSettings(_Strict):
-    """The name under which decisions are recorded."""
+    """The name under which decisions are recorded, and the reasons that the reject key offers (nine keys)."""
 
     reviewer: Annotated[str, Field(min_length=1)] = Field(default_factory=getpass.getuser)
+    reasons: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=9)] = (
+        "wrong",
+        "does not assemble",
+        "not what was asked",
+        "unclear",
+        "poor style",
+        "duplicate",
+    )
 
 
 class AppSettings(_Strict):
@@ -65,6 +73,16 @@ class Settings(_Strict):
         return {str(k): v for k, v in self.providers.items()}.get(kind, ProviderSettings())
 
 
+class SlurmSettings(_Strict):
+    """What Slurm is asked for each job: sbatch's own words; `lines` stand in the batch script as they are."""
+
+    partition: str = ""
+    account: str = ""
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    time: str = ""
+    lines: tuple[str, ...] = ()
+
+
 class HostSettings(_Strict):
     """One host of hosts.toml. `root` is the folder under which everything of ours lies there;
     `python` the interpreter that has the training libraries; `slots` how many jobs of its queue run at once,
@@ -79,6 +97,7 @@ class HostSettings(_Strict):
     root: str | None = None
     python: str | None = None
     scheduler: Literal["none", "slurm"] = "none"
+    slurm: SlurmSettings = SlurmSettings()
     slots: Annotated[int, Field(ge=1, le=64)] | None = None
     min_free_gib: Annotated[float, Field(ge=0, le=100_000)] = 1.0
 

@@ -43,16 +43,36 @@ def command() -> None:
 )
 @click.option("--root", help="The folder there under which everything of ours lies.")
 @click.option("--python", help="The interpreter there that has the training libraries.")
-@click.option("--scheduler", type=click.Choice(["none"]), default="none", help="Who places the jobs.")
+@click.option(
+    "--scheduler", type=click.Choice(["none", "slurm"]), default="none", help="Who places the jobs."
+)
+@click.option("--partition", default="", help="Slurm's.")
+@click.option("--account", default="", help="Slurm's.")
+@click.option("--gpus", type=click.IntRange(0, 64), default=0, help="Of each Slurm job.")
+@click.option("--time", default="", help="Limit of each Slurm job, as sbatch has it: 4:00:00.")
+@click.option("--slots", type=click.IntRange(1, 64), help="Jobs at once; else one for each GPU.")
 @click.option(
     "--accept-new", is_flag=True, help="Trust the host's key if it was never seen; a changed one never."
 )
 @in_workspace
-async def add(ws: Workspace, session: Session, /, name: str, accept_new: bool, **given: Any) -> None:
+async def add(
+    ws: Workspace,
+    session: Session,
+    /,
+    name: str,
+    accept_new: bool,
+    partition: str,
+    account: str,
+    gpus: int,
+    time: str,
+    **given: Any,
+) -> None:
     """Write a host into hosts.toml and look at it."""
     from backend.hosts.catalog import add_host, probe_host
     from backend.settings import HostSettings
+    from backend.settings.models import SlurmSettings
 
+    given["slurm"] = SlurmSettings(partition=partition, account=account, gpus=gpus, time=time)
     await asyncio.to_thread(add_host, ws, name, HostSettings(kind="ssh", **given))
     report = await probe_host(ws, name, accept_new=accept_new)
     session.show(report_json(name, report), describe(name, report))

@@ -1,4 +1,4 @@
-"""Hosts for the tests: this machine directly, and this machine over a real sshd behind a proxy."""
+"""Hosts for the tests: this machine directly, over a real sshd behind a proxy, and as a Slurm cluster behind one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remote import Host, HostConfig, open_host
+from remote import Host, HostConfig, Slurm, open_host
+from tests.servers.slurm import SlurmCluster
 from tests.servers.sshd import Sshd
 from tests.servers.tcp_proxy import TcpProxy
 
@@ -86,6 +87,17 @@ def signal_agents(number: int) -> None:
         os.kill(pid, number)
 
 
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """The sshd of a login node, and Slurm behind it."""
+    folder = tmp_path_factory.mktemp("slurm")
+    with (
+        SlurmCluster.start(folder / "cluster") as slurm,
+        Sshd.start(folder / "sshd", SetEnv=f"SLURM_CONF={slurm.conf}") as login,
+    ):
+        yield login
+
+
 @pytest.fixture(params=["local", "ssh"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     root = tmp_path / "root"
@@ -100,10 +112,12 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         )
         yield made
     else:
-        sshd: Sshd = request.getfixturevalue("sshd")
+        sshd: Sshd = request.getfixturevalue("cluster" if request.param == "slurm" else "sshd")
         async with TcpProxy(sshd.port) as proxy:
             config = ssh_config(sshd, proxy.port, root, tmp_path / "known_hosts")
-            made = Place("ssh", config, proxy.cut, proxy.refuse, proxy.restore)
+            if request.param == "slurm":
+                config = replace(config, slurm=Slurm(gpus=0, time="30"))
+            made = Place(request.param, config, proxy.cut, proxy.refuse, proxy.restore)
             yield made
             for host in made.opened:
                 await host.aclose()
