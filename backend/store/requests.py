@@ -98,6 +98,10 @@ async def record_failure(transaction: Transaction, request_id: int, kind: str, m
     )
 
 
+async def mark_judged(transaction: Transaction, request_id: int) -> None:
+    await transaction.execute("UPDATE requests SET judged = 1 WHERE id = ?", (request_id,))
+
+
 async def mark_unanswered(transaction: Transaction, request_id: int, message: str) -> None:
     """In flight when its sender ended, cut or timed out: it may have been charged."""
     await transaction.execute(
