@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from backend.review import guidelines
 from backend.review.log import STATE_OF, ReviewError, Standing, standing
 from backend.settings import Workspace
 from backend.similarity.exact import exact_hash, sample_text
@@ -101,7 +102,10 @@ async def edit(
         )
         author = reviewer or ws.settings.review.reviewer
         await samples.insert_revision(transaction, sample_id, newest + 1, *text, author)
-        return await _append(transaction, sample, "edit", author, kind, revision_after=newest + 1)
+        return await _append(
+            transaction, sample, "edit", author, kind, revision_after=newest + 1,
+            guidelines=await _guidelines(ws, transaction, kind),
+        )  # fmt: skip
 
 
 async def undo(ws: Workspace, n: int = 1, *, reviewer: str | None = None) -> list[Decision]:
@@ -167,6 +171,7 @@ async def _decide(
         return await _append(
             transaction, sample, decision, reviewer or ws.settings.review.reviewer, kind,
             state_after=STATE_OF.get(decision), reason=reason, rating=rating,
+            guidelines=await _guidelines(ws, transaction, kind),
         )  # fmt: skip
 
 
@@ -182,12 +187,13 @@ async def _append(
     reason: str | None = None,
     rating: int | None = None,
     undoes: int | None = None,
+    guidelines: str | None = None,
 ) -> Decision:
     """Append one row to the log and bring every column of the sample to what the whole log says."""
     decision_id = await decisions.append(
         transaction, sample, decision, reviewer=reviewer, reviewer_kind=kind,
         state_after=state_after or sample.state, revision_after=revision_after or sample.revision,
-        reason=reason, rating=rating, undoes=undoes,
+        reason=reason, rating=rating, undoes=undoes, guidelines=guidelines,
     )  # fmt: skip
     log = await decisions.of_sample(transaction, sample.id)
     after = standing(log, sample.state, sample.revision)
@@ -198,6 +204,11 @@ async def _append(
     if after.revision != sample.revision:
         await _index_text(transaction, sample.id)
     return next(row for row in log if row.id == decision_id)
+
+
+async def _guidelines(ws: Workspace, transaction: Transaction, kind: ReviewerKind) -> str | None:
+    """The version of the guidelines that a person decides by; a policy reads none."""
+    return None if kind == "policy" else await guidelines.keep(transaction, guidelines.current(ws))
 
 
 async def _sample(queries: Queries, sample_id: int) -> Sample:

@@ -17,11 +17,24 @@ class _Strict(BaseModel):
 
 class ProviderSettings(_Strict):
     """How a provider is reached. `base_url` None is the provider's own; keys come from the environment
-    or the keyring."""
+    or the keyring. `rpm` and `tpm` are the most requests and tokens a minute, of all campaigns together."""
 
     base_url: str | None = None
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     parallel: Annotated[int, Field(ge=1, le=512)] = 8
+    rpm: Annotated[int, Field(ge=1)] | None = None
+    tpm: Annotated[int, Field(ge=1)] | None = None
+
+
+class HybridSettings(_Strict):
+    """When a campaign with a local model uses it: thresholds are GPU utilisation in percent; a reading older
+    than `reading_max_age_sec` counts as none."""
+
+    enabled: bool = True
+    gpu_threshold_low: Annotated[float, Field(ge=0, le=100)] = 30.0
+    gpu_threshold_high: Annotated[float, Field(ge=0, le=100)] = 60.0
+    monitor_interval_sec: Annotated[float, Field(gt=0, le=600)] = 5.0
+    reading_max_age_sec: Annotated[float, Field(gt=0, le=3600)] = 15.0
 
 
 class CampaignDefaults(_Strict):
@@ -64,6 +77,7 @@ class AppSettings(_Strict):
 class Settings(_Strict):
     providers: dict[ProviderKind, ProviderSettings] = {}
     campaign: CampaignDefaults = CampaignDefaults()
+    hybrid: HybridSettings = HybridSettings()
     tools: Tools = Tools()
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     app: AppSettings = AppSettings()

@@ -28,6 +28,7 @@ class Decision:
     revision_before: int
     revision_after: int
     at: float
+    guidelines: str | None = None
 
 
 async def append(
@@ -42,14 +43,15 @@ async def append(
     reason: str | None = None,
     rating: int | None = None,
     undoes: int | None = None,
+    guidelines: str | None = None,
 ) -> int:
     """Append a decision and move the sample to what it says, in one transaction; the decision's id."""
     at = now()
     decision_id = await transaction.insert(
         "INSERT INTO decisions (sample_id, kind, reason, rating, reviewer, reviewer_kind, undoes, state_before, "
-        "state_after, revision_before, revision_after, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "state_after, revision_before, revision_after, at, guidelines) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (sample.id, kind, reason, rating, reviewer, reviewer_kind, undoes, sample.state, state_after,
-         sample.revision, revision_after, at),
+         sample.revision, revision_after, at, guidelines),
     )  # fmt: skip
     await transaction.execute(
         "UPDATE samples SET state = ?, revision = ?, decided_at = ?, rating = coalesce(?, rating) WHERE id = ?",

@@ -245,6 +245,18 @@ async def redo(ws: Workspace, session: Session, count: int) -> None:
     session.show([{"id": d.sample_id, "state": d.state_after} for d in done], text)
 
 
+@command.command("guidelines", epilog="Example: hafs-tui samples guidelines")
+@click.argument("version", required=False)
+@in_workspace
+async def guidelines_(ws: Workspace, session: Session, version: str | None) -> None:
+    """What samples are judged by now, or the VERSION that a decision was made by."""
+    from backend.review.guidelines import current, kept
+
+    now = current(ws)
+    text = now.text if version is None else await kept(ws.db, version)
+    session.show({"version": version or now.hash, "text": text}, text)
+
+
 @command.command("import", epilog="Example: hafs-tui samples import ~/.context/training/pilot/samples.jsonl")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--domain", help="For rows that name none.")

@@ -6,6 +6,7 @@ queue keeps its order while it is worked through; what comes in meanwhile waits 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from array import array
 from collections import OrderedDict
@@ -17,15 +18,19 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 
-from backend.review import deciding, queues
+from backend.review import deciding, guidelines, queues
 from backend.review.card import Card, cards
 from backend.review.queues import ORDERS, Order
 from backend.store import campaigns, samples
-from backend.store.samples import Filter, GateRow, SampleState
+from backend.store.samples import Filter, SampleState
 from hafs_tui import format as fmt
 from hafs_tui.actions import Need
 from hafs_tui.mode_screen import ModeScreen, mode_keys
-from hafs_tui.snapshots.review import STATES, ReviewSnapshot, read, rows
+from hafs_tui.outside import edit_outside
+from hafs_tui.screens.report import Report
+from hafs_tui.snapshots.card import card_blocks, describe
+from hafs_tui.snapshots.review import STATES, ReviewSnapshot, read, rows, scored
+from hafs_tui.widgets.choice import Choice
 from hafs_tui.widgets.code_view import Block, CodeView
 from hafs_tui.widgets.facts import Fact, Facts
 from hafs_tui.widgets.form import Answers, Field, Form, Kind
@@ -37,6 +42,19 @@ PENDING = Filter(states=("pending",))
 _FIRST = 200
 _AHEAD = 4
 _CARDS = 64
+RATINGS = (
+    ("1", "useless"),
+    ("2", "mostly wrong"),
+    ("3", "usable after an edit"),
+    ("4", "good"),
+    ("5", "perfect"),
+)
+
+
+def _columns(*, scored: bool) -> tuple[Column, ...]:
+    """A queue in which nothing has a score gives its room to the instruction."""
+    score = (Column("Score", 5, "right"),) if scored else ()
+    return (Column("", 1), *score, Column("Domain", 8), Column("Instruction"))
 
 
 class ReviewScreen(ModeScreen[ReviewSnapshot]):
@@ -63,7 +81,7 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
         yield Facts(label_width=7, id="standing")
         with Horizontal():
             yield LineList(
-                [Column("", 1), Column("Score", 5, "right"), Column("Domain", 8), Column("Instruction")],
+                _columns(scored=False),
                 self._rows,
                 empty="No sample here.",
                 id="queue",
@@ -71,9 +89,12 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
             yield CodeView(id="card")
 
     async def _rows(self, ids: Sequence[int]) -> dict[int, Cells]:
-        return await rows(self.ws, ids)
+        return await rows(self.ws, ids, scored=len(self.queue.columns) == len(_columns(scored=True)))
 
     async def read(self) -> ReviewSnapshot:
+        columns = _columns(scored=await scored(self.ws))
+        if columns != self.queue.columns:
+            self.queue.set_columns(columns)
         if not self._queue_read or not self.queue.row_count:
             self._queue_read = True
             await self._read_queue()
@@ -183,12 +204,39 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
 
     def do_reason(self) -> None:
         identifier = self._in_hand()
+        reasons = self.ws.settings.review.reasons
+        keys = [str(number) for number in range(1, len(reasons) + 1)]
 
+        def chosen(key: str | None) -> None:
+            if key == "o":
+                self._ask_reason(identifier)
+            elif key is not None:
+                self.work(self._decide(deciding.reject(self.ws, identifier, reasons[int(key) - 1])))
+
+        choices = [*zip(keys, reasons, strict=True), ("o", "another reason …")]
+        self.app.push_screen(Choice("Reject: why?", choices), chosen)
+
+    def _ask_reason(self, identifier: int) -> None:
         async def reject(answers: Answers) -> None:
             await self._decide(deciding.reject(self.ws, identifier, answers.optional_text("reason")))
 
         fields = (Field("reason", "Reason", required=False, help="Why this sample must not be trained on."),)
         self.app.push_screen(Form("Reject with a reason", fields, reject, send="Reject", enter_sends=True))
+
+    def do_rate(self) -> None:
+        identifier = self._in_hand()
+
+        def chosen(key: str | None) -> None:
+            if key is not None:
+                self.work(self._rate(identifier, int(key)))
+
+        self.app.push_screen(Choice("Rate this sample", RATINGS), chosen)
+
+    async def _rate(self, identifier: int, rating: int) -> None:
+        """A rating is said beside the decision, so the sample stays in hand."""
+        await deciding.rate(self.ws, identifier, rating)
+        self._cards.pop(identifier, None)
+        await self._fetch_cards()
 
     async def do_undo(self) -> None:
         await self._take_back(deciding.undo(self.ws), "There is no decision of yours to undo.")
@@ -235,6 +283,40 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
         )
         self.app.push_screen(Form(f"Edit sample {sample.id}", fields, edit, send="Save"))
 
+    def do_edit_outside(self) -> None:
+        card = self._cards.get(self._in_hand())
+        if card is not None:
+            self.work(self._edit_outside(card.sample.id, card.sample.output))
+
+    async def _edit_outside(self, identifier: int, text: str) -> None:
+        edited = await edit_outside(self.app, text, suffix=".asm")
+        if edited is None:
+            self.tell("The editor left the answer as it was.")
+            return
+        await deciding.edit(self.ws, identifier, output=edited)
+        self._cards.pop(identifier, None)
+        self.queue.reload([identifier])
+        await self._fetch_cards()
+
+    # Reading
+
+    def do_copy(self) -> None:
+        card = self._cards.get(self._in_hand())
+        if card is not None:
+            self.app.copy_to_clipboard(card.sample.output)
+            self.tell(
+                f"The answer of sample {card.sample.id} is on the clipboard, if your terminal allows it."
+            )
+
+    def do_wrap(self) -> None:
+        self.query_one("#card", CodeView).toggle_wrap()
+
+    async def do_guidelines(self) -> None:
+        found = await self.hafs.guarded(asyncio.to_thread(guidelines.current, self.ws))
+        if found is not None:
+            known = found.value
+            self.app.push_screen(Report(f"Guidelines, version {known.hash}", f"{known.text}\n{known.path}"))
+
     def _in_hand(self) -> int:
         identifier = self.queue.cursor_id
         assert identifier is not None  # noqa: S101 - the action table asks for Need.SAMPLE first
@@ -280,59 +362,3 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
     def read_everything(self) -> None:
         self._queue_read = False
         super().read_everything()
-
-
-def describe(filters: Filter) -> str:
-    """A filter in words."""
-    parts = [", ".join(filters.states) or "every state"]
-    if filters.text:
-        parts.append(f"“{filters.text}”")
-    if filters.campaign:
-        parts.append(f"campaign {filters.campaign}")
-    if filters.domain:
-        parts.append(f"domain {filters.domain}")
-    if filters.min_score is not None:
-        parts.append(f"score ≥ {filters.min_score:g}")
-    return " · ".join(parts)
-
-
-def card_blocks(card: Card) -> list[Block]:
-    """A card as blocks: what is decided on first, then why it is here and what happened to it."""
-    sample = card.sample
-    sign = STATES[sample.state][0]
-    head = f"{sign} {sample.state} · sample {sample.id} · revision {sample.revision}"
-    blocks = [Block(head, sample.instruction)]
-    if sample.input:
-        blocks.append(Block("Input", sample.input))
-    blocks.append(Block("Answer", sample.output))
-    if card.gates:
-        lines = [_gate_line(gate) for gate in card.gates]
-        blocks.append(Block("Gates", "\n".join(lines), code=False))
-    blocks.append(Block("From", "\n".join(_origin(card)), code=False))
-    if card.decisions:
-        lines = [
-            f"{decision.kind} by {decision.reviewer} ({decision.reviewer_kind}), {fmt.ago(decision.at)}"
-            + (f": {decision.reason}" if decision.reason else "")
-            for decision in card.decisions
-        ]
-        blocks.append(Block("Decisions", "\n".join(lines), code=False))
-    return blocks
-
-
-def _gate_line(gate: GateRow) -> str:
-    mark = {True: "✓", False: "✗", None: "-"}[gate.passed]
-    figure = "" if gate.figure is None else f" {fmt.number(gate.figure)}"
-    return f"{mark} {gate.name}{figure} {gate.reason}"
-
-
-def _origin(card: Card) -> list[str]:
-    sample, request = card.sample, card.provenance
-    lines = [f"domain {sample.domain}, family {sample.family}, {sample.source}, {fmt.ago(sample.created_at)}"]
-    if card.campaign:
-        lines.append(f"campaign {card.campaign}")
-    if request is not None:
-        tokens = f"{fmt.count(request.prompt_tokens)} in, {fmt.count(request.completion_tokens)} out"
-        lines.append(f"{request.provider}/{request.model}, {tokens}, {fmt.money(request.cost_usd)}")
-        if request.routing:
-            lines.append(f"routing: {request.routing}")
-    return lines

@@ -9,7 +9,7 @@ from backend.review import queues
 from backend.review.queues import Progress
 from backend.settings import Workspace
 from backend.store import samples
-from backend.store.samples import Filter, SampleState
+from backend.store.samples import Filter, Sample, SampleState
 from hafs_tui.widgets.rows import Cell, Cells, Tone
 
 # A sign of its own for each state, so that colour is not the only one.
@@ -39,14 +39,18 @@ async def read(ws: Workspace, filters: Filter, since: float) -> ReviewSnapshot:
     return ReviewSnapshot(counts, await queues.progress(ws, filters, since=since), int(newest))
 
 
-async def rows(ws: Workspace, ids: Sequence[int]) -> dict[int, Cells]:
-    """The list's cells for some samples: state, score, domain and the beginning of the instruction."""
-    return {
-        sample.id: (
-            Cell(*STATES[sample.state]),
-            Cell("" if sample.score is None else f"{sample.score:.2f}", "muted"),
-            Cell(sample.domain, "accent"),
-            Cell(sample.instruction[:_SHOWN_CHARACTERS]),
-        )
-        for sample in await samples.by_ids(ws.db, ids)
-    }
+async def scored(ws: Workspace) -> bool:
+    """Whether any sample has a score at all."""
+    return bool(await ws.db.fetch_value("SELECT EXISTS (SELECT 1 FROM samples WHERE score IS NOT NULL)"))
+
+
+async def rows(ws: Workspace, ids: Sequence[int], *, scored: bool) -> dict[int, Cells]:
+    """The list's cells for some samples: state, score (where asked for), domain and the beginning of the
+    instruction."""
+    return {sample.id: _cells(sample, scored) for sample in await samples.by_ids(ws.db, ids)}
+
+
+def _cells(sample: Sample, scored: bool) -> Cells:
+    score = (Cell("" if sample.score is None else f"{sample.score:.2f}", "muted"),) if scored else ()
+    instruction = Cell(sample.instruction[:_SHOWN_CHARACTERS])
+    return (Cell(*STATES[sample.state]), *score, Cell(sample.domain, "accent"), instruction)

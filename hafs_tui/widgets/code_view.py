@@ -60,6 +60,8 @@ class CodeView(ScrollView, can_focus=True):
         Binding("k", "scroll_up", show=False),
         Binding("g", "scroll_home", show=False),
         Binding("G", "scroll_end", show=False),
+        Binding("h,left", "scroll_left", show=False),
+        Binding("l,right", "scroll_right", show=False),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -67,6 +69,16 @@ class CodeView(ScrollView, can_focus=True):
         self._blocks: tuple[Block, ...] = ()
         self._lines: list[list[Piece]] = []
         self._wrapped_at = -1
+        self._wraps = True
+
+    def toggle_wrap(self) -> None:
+        """Break long lines at the view's width, or leave them whole and scroll sideways."""
+        self._wraps = not self._wraps
+        self._wrapped_at = -1
+        self.styles.overflow_x = "hidden" if self._wraps else "auto"
+        self._wrap(self.scrollable_content_region.width)
+        self.scroll_to(x=0, animate=False)
+        self.refresh()
 
     def set_blocks(self, blocks: Sequence[Block], *, keep_position: bool = False) -> None:
         """Show other blocks, from the top unless `keep_position`."""
@@ -93,12 +105,15 @@ class CodeView(ScrollView, can_focus=True):
             text = sanitize(block.text[:LONGEST]).rstrip("\n").expandtabs(len(_TAB))
             pieces = colour(text) if block.code else [[(line, "")] for line in text.split("\n")]
             for line in pieces:
-                lines += wrap(line, width - 2)
+                lines += wrap(line, width - 2) if self._wraps else [list(line)]
             if len(block.text) > LONGEST:
                 lines.append([(f"… {len(block.text) - LONGEST:,} more characters", "comment")])
             lines.append([])
         self._lines = lines
-        self.virtual_size = Size(0, len(lines))
+        longest = (
+            0 if self._wraps else max((sum(cell_len(text) for text, _ in line) for line in lines), default=0)
+        )
+        self.virtual_size = Size(longest + 2 if longest else 0, len(lines))
 
     def render_line(self, y: int) -> Strip:
         width, ground = self.scrollable_content_region.width, self.rich_style
@@ -111,7 +126,10 @@ class CodeView(ScrollView, can_focus=True):
             if name:
                 style = ground + self.get_component_rich_style(f"code--{name}", partial=True)
             segments.append(Segment(text, style))
-        return Strip(segments).adjust_cell_length(width, ground)
+        strip = Strip(segments)
+        if not self._wraps:
+            strip = strip.crop(self.scroll_offset.x, self.scroll_offset.x + width)
+        return strip.adjust_cell_length(width, ground)
 
 
 def wrap(line: Sequence[Piece], width: int) -> list[list[Piece]]:

@@ -54,6 +54,12 @@ class LineList(RowView):
         if self.cursor_id != kept and ids:
             self.post_message(self.Moved(self, self.cursor))
 
+    def set_columns(self, columns: Sequence[Column]) -> None:
+        """Show other columns; what was fetched for the old ones is fetched again."""
+        self.columns = tuple(columns)
+        self._cells.clear()
+        self.refresh()
+
     def move_to(self, identifier: int) -> bool:
         """Put the cursor on a row; False where it is not in the list."""
         index = _find(self._ids, identifier, -1)

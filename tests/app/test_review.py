@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from pathlib import Path
+
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
-from backend.review import deciding
+from backend.review import deciding, guidelines
 from backend.settings import Workspace
 from backend.store import decisions, samples
 from hafs_tui.app import HafsApp
+from hafs_tui.screens.report import Report
 from hafs_tui.screens.review import ReviewScreen
+from hafs_tui.widgets.choice import Choice
 from hafs_tui.widgets.code_view import CodeView
 from hafs_tui.widgets.form import Form
 from tests.app.conftest import SIZES, until
@@ -27,6 +33,19 @@ async def open_review(app: HafsApp, pilot: Pilot[None], rows: int) -> ReviewScre
     assert isinstance(screen, ReviewScreen)
     await until(lambda: screen.queue.row_count == rows and screen.snapshot, pilot)
     return screen
+
+
+async def until_log(
+    ws: Workspace, sample_id: int, expected: list[tuple[str, str | None, int | None]], pilot: Pilot[None]
+) -> None:
+    """Wait until the sample's decisions are these: [(kind, reason, rating)]."""
+    deadline = time.monotonic() + 20
+    while True:
+        log = [(d.kind, d.reason, d.rating) for d in await decisions.of_sample(ws.db, sample_id)]
+        if log == expected:
+            return
+        assert time.monotonic() < deadline, log
+        await pilot.pause(0.02)
 
 
 async def state(ws: Workspace, sample_id: int) -> str:
@@ -70,15 +89,73 @@ async def test_undo_goes_back_without_limit_and_redo_returns(app: HafsApp, ws: W
 
 
 async def test_a_rejection_can_have_a_reason(app: HafsApp, ws: Workspace) -> None:
+    first, second = await put_samples(ws, ["first", "second"])
+    async with app.run_test() as pilot:
+        await open_review(app, pilot, 2)
+        await pilot.press("X")
+        await until(lambda: isinstance(app.screen, Choice), pilot)
+        await pilot.press("2")
+        await until(lambda: isinstance(app.screen, ReviewScreen), pilot)
+        await until_log(ws, second, [("reject", ws.settings.review.reasons[1], None)], pilot)
+        await pilot.press("X")
+        await until(lambda: isinstance(app.screen, Choice), pilot)
+        await pilot.press("o")
+        await until(lambda: isinstance(app.screen, Form), pilot)
+        await pilot.press(*"bad", "enter")
+        await until_log(ws, first, [("reject", "bad", None)], pilot)
+
+
+async def test_r_and_a_digit_rate_the_sample_in_hand(app: HafsApp, ws: Workspace) -> None:
     (sample_id,) = await put_samples(ws, ["only"])
     async with app.run_test() as pilot:
         await open_review(app, pilot, 1)
-        await pilot.press("X")
-        await until(lambda: isinstance(app.screen, Form), pilot)
-        await pilot.press(*"bad", "enter")
-        await until(lambda: isinstance(app.screen, ReviewScreen), pilot)
-        log = await decisions.of_sample(ws.db, sample_id)
-        assert [(d.kind, d.reason) for d in log] == [("reject", "bad")]
+        await pilot.press("r", "9", "escape", "r", "4")
+        await until_log(ws, sample_id, [("rate", None, 4)], pilot)
+        assert isinstance(app.screen, ReviewScreen), "a digit opened another mode"
+        (rated,) = await decisions.of_sample(ws.db, sample_id)
+        assert rated.guidelines == guidelines.current(ws).hash
+        assert await guidelines.kept(ws.db, rated.guidelines) == guidelines.current(ws).text
+
+
+async def test_the_answer_is_edited_in_the_persons_own_editor(
+    app: HafsApp, ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sample_id,) = await put_samples(ws, ["lda #$00"])
+    script = tmp_path / "editor.py"
+    script.write_text("import sys, pathlib\npathlib.Path(sys.argv[1]).write_text('stz $00\\n')\n")
+    monkeypatch.setenv("VISUAL", f"{sys.executable} {script}")
+    async with app.run_test(notifications=True) as pilot:
+        screen = await open_review(app, pilot, 1)
+        await until(lambda: screen._cards, pilot)
+        assert app._driver is not None
+        monkeypatch.setattr(type(app._driver), "can_suspend", True)
+        await pilot.press("ctrl+e")
+        await until(lambda: "stz $00" in text_of(screen.query_one(CodeView)), pilot)
+        sample = await samples.by_id(ws.db, sample_id)
+        assert sample is not None
+        assert (sample.output, sample.revision) == ("stz $00", 2)
+        monkeypatch.setenv("VISUAL", "/no/such/editor")
+        await pilot.press("ctrl+e")
+        await until(lambda: any("Set EDITOR" in n.message for n in app._notifications), pilot)
+
+
+async def test_copying_guidelines_and_long_lines(app: HafsApp, ws: Workspace) -> None:
+    await put_samples(ws, ["word " * 60 + "finis"])
+    ws.config.mkdir(exist_ok=True)
+    (ws.config / guidelines.NAME).write_text("only the best")
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await open_review(app, pilot, 1)
+        card = screen.query_one(CodeView)
+        await until(lambda: "finis" in text_of(card), pilot)
+        await pilot.press("c")
+        assert app.clipboard.endswith("word finis")
+        await pilot.press("w")
+        await until(lambda: "finis" not in text_of(card), pilot)
+        card.scroll_to(x=10_000, animate=False)
+        await until(lambda: "word finis" in text_of(card), pilot)
+        await pilot.press("i")
+        await until(lambda: isinstance(app.screen, Report), pilot)
+        await until(lambda: "only the best" in text_of(app.screen.query_one(CodeView)), pilot)
 
 
 async def test_an_edit_is_a_new_revision(app: HafsApp, ws: Workspace) -> None:
