@@ -238,7 +238,10 @@ def _rows(one: Summarised) -> list[Row]:
     """A row for each benchmark of an evaluation, at least one."""
     head = (Cell(str(one.row.id), "muted"), Cell(one.row.model, "strong"),
             Cell(one.row.state, STATE_TONES.get(one.row.state, "")))  # fmt: skip
-    last = Cell(fmt.number(one.summary.perplexity.word_rolling), "muted")
+    # Over whole rows the prompts dominate: where the answers alone were measured, they are what to look at.
+    perplexity = one.summary.perplexity
+    shown = perplexity.word_rolling if perplexity.completion is None else perplexity.completion
+    last = Cell(fmt.number(shown), "muted")
     if not one.summary.benchmarks:
         empty = (Cell(", ".join(one.row.benchmarks), "muted"), Cell("-"), Cell("-"))
         return [Row((one.row.id, ""), (*head, *empty, last))]
@@ -292,7 +295,15 @@ def _item_blocks(item: OutcomeRow) -> list[Block]:
 
 def _summary_blocks(one: Summarised) -> list[Block]:
     lines = [f"{name}: {value}" for name, value in one.summary.conditions.items()]
-    lines += [f"perplexity: {one.summary.perplexity.reason}"] if one.summary.perplexity.reason else []
+    perplexity = one.summary.perplexity
+    lines += [f"perplexity: {perplexity.reason}"] if perplexity.reason else []
+    for name, value in (
+        ("of the answers' tokens", perplexity.completion),
+        ("of words, rolling", perplexity.word_rolling),
+        ("of bytes, rolling", perplexity.byte_rolling),
+        ("of words, sliding", perplexity.word_stride),
+    ):
+        lines += [f"perplexity {name}: {fmt.number(value)}"] if value is not None else []
     return [
         Block(f"Evaluation {one.row.id}", "\n".join([*lines, *one.row.notes]) or "No answer yet.", code=False)
     ]
