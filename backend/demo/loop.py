@@ -18,6 +18,7 @@ from backend.datasets.building import build
 from backend.datasets.catalog import find
 from backend.deployment.chat import chat
 from backend.deployment.folders import deploy_folder
+from backend.deployment.gate import Terms
 from backend.deployment.gguf import convert_to_gguf
 from backend.deployment.serving import serve_gguf
 from backend.evaluation.report import verdict_words
@@ -288,9 +289,11 @@ async def _fine_tune_again(demo: _Demo) -> Stage:
 async def _deploy(demo: _Demo) -> Stage:
     model = f"run:{DPO}"
     details = await show_run(demo.ws, DPO)
-    folder = await deploy_folder(demo.ws, model, demo.ws.models / DEPLOYMENT, name=f"{DEPLOYMENT}-hf")
+    terms = Terms(allow_worse="the demo shows the way to an answer, whatever its small models learned")
+    target = demo.ws.models / DEPLOYMENT
+    folder = await deploy_folder(demo.ws, model, target, name=f"{DEPLOYMENT}-hf", terms=terms)
     async with AsyncExitStack() as stack:
-        served = await stack.enter_async_context(serve_gguf(demo.ws, model, name=DEPLOYMENT))
+        served = await stack.enter_async_context(serve_gguf(demo.ws, model, name=DEPLOYMENT, terms=terms))
         question = "Write one 65816 instruction. Load the accumulator from direct page address $12."
         reply = ""
         async with chat(demo.ws, DEPLOYMENT, question, max_tokens=24) as pieces:

@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+from backend.deployment.gate import STANDARD, Terms, require_verdict
 from backend.deployment.merging import merged_of
 from backend.deployment.steps import DeploymentFailed, origin, unsafe_files
 from backend.hosts.catalog import open_named_host
@@ -22,14 +23,20 @@ from backend.store.deployments import Deployment
 
 
 async def deploy_folder(
-    ws: Workspace, model: str, target: Path, *, name: str | None = None, on_event: OnEvent | None = None
+    ws: Workspace,
+    model: str,
+    target: Path,
+    *,
+    name: str | None = None,
+    terms: Terms = STANDARD,
+    on_event: OnEvent | None = None,
 ) -> Deployment:
     """Put a model (merged first where it is an adapter) into the folder `target` here, with a model card.
 
     A version that is there already is kept beside it (`<target>.v<version>`) for `rollback`. Files that run
     code when they are loaded are refused: safetensors only.
 
-    Raises DeploymentFailed, ModelReferenceError, HostError.
+    Raises DeploymentRefused by the gate, DeploymentFailed, ModelReferenceError, HostError.
     """
     weights = await weights_of(ws, model)
     if weights.kind == "hub":
@@ -39,12 +46,13 @@ async def deploy_folder(
     older = await deployments.current(ws.db, name)
     if older is None and await asyncio.to_thread(_holds_files, target):
         raise DeploymentFailed(f"{target} holds files that are no deployment of ours; give another folder")
+    verdict = await require_verdict(ws, model, terms)
     whole = weights
     if weights.kind == "adapter":
         merged = await merged_of(ws, weights, weights.host or "local", None, on_event)
         whole = await resolve(ws, merged.name)
     async with ws.db.transaction() as transaction:
-        details = json.dumps({"folder": str(target)})
+        details = json.dumps({"folder": str(target), "gate": verdict})
         number = await deployments.insert(
             transaction, name=name, kind="hf", model=weights.reference, host="local", details=details
         )

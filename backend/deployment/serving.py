@@ -13,8 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiohttp import ClientError
+
 from backend.deployment.answering import reachable
+from backend.deployment.gate import STANDARD, Terms, require_parity, require_verdict
 from backend.deployment.gguf import convert_to_gguf
+from backend.deployment.parity import Parity, check_llama_cpp, trained_on
 from backend.deployment.steps import DeploymentFailed, smoke
 from backend.hosts.mirror import OnEvent
 from backend.hosts.placing import fetch_file
@@ -22,7 +26,7 @@ from backend.providers import Provider, ProviderError, open_provider
 from backend.providers.embedded import EmbeddedServer
 from backend.settings import Workspace
 from backend.store import deployments as rows
-from backend.store import leases
+from backend.store import leases, models
 from backend.store.clock import now
 from backend.store.deployments import Deployment
 from backend.store.models import Model
@@ -44,34 +48,24 @@ class ServedModel:
 
 @asynccontextmanager
 async def serve_gguf(
-    ws: Workspace, model: str, *, name: str, outtype: str = "f16", on_event: OnEvent | None = None
+    ws: Workspace,
+    model: str,
+    *,
+    name: str,
+    outtype: str = "f16",
+    terms: Terms = STANDARD,
+    on_event: OnEvent | None = None,
 ) -> AsyncIterator[ServedModel]:
     """Serve a model for a block, as the next version of the deployment `name`; converted first where it is no
-    GGUF. It has answered a first question before it takes the place of the version that served until now.
+    GGUF. It has been compared with what it was trained on and has answered a first question before it takes
+    the place of the version that served until now.
 
-    Raises DeploymentFailed, ModelReferenceError, TrainingRefused, HostError.
+    Raises DeploymentRefused by the gate or the comparison, DeploymentFailed, ModelReferenceError,
+    TrainingRefused, HostError.
     """
-    gguf = await convert_to_gguf(ws, model, outtype=outtype, on_event=on_event)
-    file = await _here(ws, gguf)
-    details = json.dumps({"gguf": str(file), "alias": name, "model": gguf.name})
-    async with ws.db.transaction() as transaction:
-        number = await rows.insert(
-            transaction, name=name, kind="gguf", model=gguf.name, host="local", details=details
-        )
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(leases.hold(ws.db, lease_of(number)))
-        try:
-            served = await _start(ws, number, file, name, stack)
-        except BaseException as error:
-            async with ws.db.transaction() as transaction:
-                await rows.update(transaction, number, "failed", error=str(error) or type(error).__name__)
-            if isinstance(error, ProviderError):
-                raise DeploymentFailed(f"{gguf.name} cannot be served: {error}") from error
-            raise
-        try:
-            yield served
-        finally:
-            await _ended(ws, number, served.server)
+    number = await _new_version(ws, model, name, outtype, terms, on_event)
+    async with _served(ws, number, terms) as served:
+        yield served
 
 
 async def serve_until_stopped(
@@ -80,25 +74,99 @@ async def serve_until_stopped(
     *,
     name: str,
     outtype: str = "f16",
+    terms: Terms = STANDARD,
     on_ready: Callable[[ServedModel], None] | None = None,
     on_event: OnEvent | None = None,
 ) -> Deployment:
-    """Serve a model until `stop`, a rollback or a newer version ends it; its row then.
+    """Serve a model until `stop` or a newer version ends it; its row then. A rollback of it, asked for from
+    anywhere, is served by this process in its place.
 
     Raises like `serve_gguf`, and DeploymentFailed when the server ends by itself.
     """
-    async with serve_gguf(ws, model, name=name, outtype=outtype, on_event=on_event) as served:
-        if on_ready is not None:
-            on_ready(served)
-        row: Deployment | None = served.deployment
-        while row is not None and row.state == "serving" and served.server.alive:
-            await asyncio.sleep(_LOOK_S)
-            row = await rows.by_id(ws.db, served.deployment.id)
+    number = await _new_version(ws, model, name, outtype, terms, on_event)
+    return await serve_version(ws, number, terms=terms, on_ready=on_ready)
+
+
+async def serve_version(
+    ws: Workspace,
+    number: int,
+    *,
+    terms: Terms = STANDARD,
+    on_ready: Callable[[ServedModel], None] | None = None,
+) -> Deployment:
+    """Serve the version of that id (one that waits for its server: new, or brought back) until it ends, and
+    the one that a rollback brings back after it. Raises like `serve_until_stopped`."""
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(current := AsyncExitStack())
+        served = await current.enter_async_context(_served(ws, number, terms, hands_over=True))
+        while True:
+            if on_ready is not None:
+                on_ready(served)
+            back = await _ended_or_asked_back(ws, served)
+            if back is None:
+                break
+            newer = AsyncExitStack()
+            stack.push_async_exit(newer)
+            try:
+                served = await newer.enter_async_context(_served(ws, back, terms, hands_over=True))
+            except DeploymentFailed:
+                continue  # its row says why, and the version that serves goes on
+            await current.aclose()
+            current = newer
         died = not served.server.alive
     row = await rows.by_id(ws.db, served.deployment.id)
     if row is None or (died and row.state == "failed"):
-        raise DeploymentFailed(f"{name}: its server ended by itself; start it again")
+        raise DeploymentFailed(f"{served.alias}: its server ended by itself; start it again")
     return row
+
+
+async def _new_version(
+    ws: Workspace, model: str, name: str, outtype: str, terms: Terms, on_event: OnEvent | None
+) -> int:
+    verdict = await require_verdict(ws, model, terms)
+    gguf = await convert_to_gguf(ws, model, outtype=outtype, on_event=on_event)
+    file = await _here(ws, gguf)
+    details = json.dumps({"gguf": str(file), "alias": name, "model": gguf.name, "gate": verdict})
+    async with ws.db.transaction() as transaction:
+        return await rows.insert(
+            transaction, name=name, kind="gguf", model=gguf.name, host="local", details=details
+        )
+
+
+async def _ended_or_asked_back(ws: Workspace, served: ServedModel) -> int | None:
+    """Waits until a version is over (None), or a rollback asks for another: its id."""
+    while served.server.alive:
+        listed = [row for row in await rows.every(ws.db) if row.name == served.deployment.name]
+        if not any(row.id == served.deployment.id and row.state == "serving" for row in listed):
+            return None
+        for row in listed:
+            if row.state == "starting" and row.details.get("asked_of") == served.deployment.id:
+                return row.id
+        await asyncio.sleep(_LOOK_S)
+    return None
+
+
+@asynccontextmanager
+async def _served(
+    ws: Workspace, number: int, terms: Terms, *, hands_over: bool = False
+) -> AsyncIterator[ServedModel]:
+    row = await rows.by_id(ws.db, number)
+    if row is None:
+        raise LookupError(f"deployment {number} is gone")
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(leases.hold(ws.db, lease_of(number)))
+        try:
+            served = await _start(ws, row, terms, hands_over, stack)
+        except BaseException as error:
+            async with ws.db.transaction() as transaction:
+                await rows.update(transaction, number, "failed", error=str(error) or type(error).__name__)
+            if isinstance(error, ProviderError | ClientError):
+                raise DeploymentFailed(f"{row.model} cannot be served: {error}") from error
+            raise
+        try:
+            yield served
+        finally:
+            await _ended(ws, number, served.server)
 
 
 async def deployments(ws: Workspace) -> list[Deployment]:
@@ -138,22 +206,39 @@ async def _here(ws: Workspace, gguf: Model) -> Path:
     return Path(gguf.location) if gguf.host == "local" else await fetch_file(ws, gguf.host, gguf.location)
 
 
-async def _start(ws: Workspace, number: int, file: Path, name: str, stack: AsyncExitStack) -> ServedModel:
-    """The server up, asked a first question, and its row serving in the place of the one before."""
+async def _start(
+    ws: Workspace, row: Deployment, terms: Terms, hands_over: bool, stack: AsyncExitStack
+) -> ServedModel:
+    """The server up, compared, asked a first question, and its row serving in the place of the one before."""
     settings = ws.settings.provider("embedded")
-    server = await stack.enter_async_context(EmbeddedServer(file, name, parallel=settings.parallel))
+    alias = str(row.details["alias"])
+    file = Path(str(row.details["gguf"]))
+    server = await stack.enter_async_context(EmbeddedServer(file, alias, parallel=settings.parallel))
     provider = open_provider(server.config(settings.timeout_s))
     stack.push_async_callback(provider.aclose)
-    await smoke(provider, name)
+    details = {**row.details, "hands_over": hands_over}
+    if "version_of" not in details:  # a version that is brought back was compared when it was new
+        details["parity"] = require_parity(await _parity(ws, row, server), terms)
+    await smoke(provider, alias)
     async with ws.db.transaction() as transaction:
-        for row in await rows.every(transaction):
-            if row.name == name and row.id != number and row.state in ("serving", "published"):
-                await rows.update(transaction, row.id, "replaced")
-        await rows.update(transaction, number, "serving", endpoint=server.base_url)
-        deployment = await rows.by_id(transaction, number)
+        for other in await rows.every(transaction):
+            if other.name == row.name and other.id != row.id and other.state in ("serving", "published"):
+                await rows.update(transaction, other.id, "replaced")
+        await rows.update(
+            transaction, row.id, "serving", endpoint=server.base_url, details=json.dumps(details)
+        )
+        deployment = await rows.by_id(transaction, row.id)
     if deployment is None:
-        raise LookupError(f"deployment {number} is gone")
-    return ServedModel(deployment, server.base_url, name, provider, server)
+        raise LookupError(f"deployment {row.id} is gone")
+    return ServedModel(deployment, server.base_url, alias, provider, server)
+
+
+async def _parity(ws: Workspace, row: Deployment, server: EmbeddedServer) -> Parity:
+    model = await models.by_name(ws.db, row.model)
+    trained = await trained_on(ws, model) if model else f"not checked: {row.model} is not registered"
+    if isinstance(trained, str):
+        return Parity(0, notes=(trained,))
+    return await check_llama_cpp(trained, server.base_url)
 
 
 async def _ended(ws: Workspace, number: int, server: EmbeddedServer) -> None:

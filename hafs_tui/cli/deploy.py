@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from hafs_tui.glyphs import sanitize
 
 if TYPE_CHECKING:
     from backend.deployment.chat import Chat
+    from backend.deployment.gate import Terms
     from backend.settings import Workspace
     from backend.store.deployments import Deployment
 
@@ -35,19 +36,48 @@ def as_json(d: Deployment) -> dict[str, Any]:
 
 def _line(d: Deployment) -> str:
     where = f" at {d.endpoint}" if d.endpoint else ""
-    return f"{d.name} version {d.version} ({d.kind} of {d.model}): {d.state}{where}"
+    from backend.deployment.gate import gate_words
+
+    words = gate_words(d.details)
+    return f"{d.name} version {d.version} ({d.kind} of {d.model}): {d.state}{where}" + (
+        f"\n{words}" if words else ""
+    )
+
+
+def _on_terms(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the gate, the same for all that publishes."""
+    for option in reversed(
+        (
+            click.option("--baseline", default="", help="The model that it is compared with; else the newest."),
+            click.option("--benchmark", "benchmarks", multiple=True, help="What counts; else every benchmark."),
+            click.option("--allow-worse", default="", metavar="REASON", help="Publish what is worse."),
+            click.option("--unevaluated", default="", metavar="REASON", help="Publish without a comparison."),
+            click.option("--allow-template", default="", metavar="REASON", help="Publish with another template."),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _terms(options: Mapping[str, Any]) -> Terms:
+    from backend.deployment.gate import Terms
+
+    return Terms(**options)
 
 
 @command.command(epilog="Example: hafs-tui deploy hf run:pilot-dpo ./hafs-coder --name hafs-coder")
 @click.argument("model")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--name", required=True, help="The deployment's name.")
+@_on_terms
 @in_workspace
-async def hf(ws: Workspace, session: Session, model: str, folder: Path, name: str) -> None:
+async def hf(ws: Workspace, session: Session, /, model: str, folder: Path, name: str, **gate: Any) -> None:
     """A merged Hugging Face folder with a model card, safetensors only."""
     from backend.deployment.folders import deploy_folder
 
-    made = await deploy_folder(ws, model, folder, name=name, on_event=step_teller(session))
+    made = await deploy_folder(
+        ws, model, folder, name=name, terms=_terms(gate), on_event=step_teller(session)
+    )
     session.show(as_json(made), f"{_line(made)}\nin {folder}")
 
 
@@ -79,8 +109,11 @@ async def rate(ws: Workspace, session: Session, exchange_id: int, rating: str) -
 @click.argument("model")
 @click.option("--name", help="The deployment's name; not needed with --convert-only.")
 @click.option("--convert-only", is_flag=True, help="Only make and register the GGUF; its name is gguf:NAME.")
+@_on_terms
 @in_workspace
-async def gguf(ws: Workspace, session: Session, model: str, name: str | None, convert_only: bool) -> None:
+async def gguf(
+    ws: Workspace, session: Session, /, model: str, name: str | None, convert_only: bool, **gate: Any
+) -> None:
     """Serve a GGUF by llama.cpp from this process, on loopback, until it is stopped."""
     from backend.deployment.gguf import convert_to_gguf
     from backend.deployment.serving import ServedModel, serve_until_stopped
@@ -99,7 +132,9 @@ async def gguf(ws: Workspace, session: Session, model: str, name: str | None, co
         )
         sys.stdout.flush()
 
-    ended = await serve_until_stopped(ws, model, name=name, on_ready=ready, on_event=step_teller(session))
+    ended = await serve_until_stopped(
+        ws, model, name=name, terms=_terms(gate), on_ready=ready, on_event=step_teller(session)
+    )
     session.tell(_line(ended))
 
 
@@ -109,16 +144,25 @@ async def gguf(ws: Workspace, session: Session, model: str, name: str | None, co
 @click.option("--base-url", help="The Ollama server's address; else the settings'.")
 @click.option("--name", help="The deployment's name; else the tag.")
 @click.option("--system", default="", help="The system text of the Modelfile.")
+@_on_terms
 @in_workspace
 async def ollama(
-    ws: Workspace, session: Session, model: str, tag: str, base_url: str | None, name: str | None, system: str
+    ws: Workspace,
+    session: Session,
+    /,
+    model: str,
+    tag: str,
+    base_url: str | None,
+    name: str | None,
+    system: str,
+    **gate: Any,
 ) -> None:
     """Merge, convert, upload and create a tag on an Ollama server."""
     from backend.deployment.ollama import deploy_ollama
 
     progress = session.progress()
     made = await deploy_ollama(
-        ws, model, tag, base_url=base_url, name=name, system=system, on_event=step_teller(session),
+        ws, model, tag, base_url=base_url, name=name, system=system, terms=_terms(gate), on_event=step_teller(session),
         on_progress=lambda what, done, total: progress(f"{what}: {done}/{total}" if total else what),
     )  # fmt: skip
     session.show(as_json(made), _line(made))
@@ -152,11 +196,21 @@ async def stop(ws: Workspace, session: Session, name: str) -> None:
 @click.argument("name")
 @in_workspace
 async def rollback(ws: Workspace, session: Session, name: str) -> None:
-    """Bring the version before back."""
+    """Bring the version before back; a GGUF that no process serves any more is served by this one."""
     from backend.deployment.rollback import rollback as roll_back
+    from backend.deployment.rollback import serve_again
+    from backend.deployment.serving import ServedModel
 
     back = await roll_back(ws, name)
-    session.show(as_json(back), _line(back))
+    if back.kind != "gguf" or back.state == "serving":
+        session.show(as_json(back), _line(back))
+        return
+
+    def ready(served: ServedModel) -> None:
+        session.show(as_json(served.deployment), f"{_line(served.deployment)}\nCtrl+C stops it")
+        sys.stdout.flush()
+
+    session.tell(_line(await serve_again(ws, back, on_ready=ready)))
 
 
 @command.command(epilog="Example: hafs-tui deploy chat hafs-coder --message 'Load A from $12'")

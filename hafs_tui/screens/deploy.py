@@ -15,6 +15,7 @@ from textual.widgets import Input
 
 from backend.contract.events import Progress, Record
 from backend.deployment.folders import deploy_folder
+from backend.deployment.gate import Terms, gate_words
 from backend.deployment.gguf import convert_to_gguf
 from backend.deployment.merging import merge_adapter
 from backend.deployment.ollama import deploy_ollama
@@ -152,6 +153,8 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
         deployment = self.deployment
         if deployment is not None and deployment.error:
             blocks.append(Block(f"✗ {deployment.name} v{deployment.version}", deployment.error, code=False))
+        if deployment is not None and (words := gate_words(deployment.details)):
+            blocks.append(Block(f"{deployment.name} v{deployment.version}", words, code=False))
         found = self.snapshot.lineage if self.snapshot is not None else None
         if found is not None:
             steps = [
@@ -197,6 +200,15 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             help="A name of the registry, run:NAME, path:FOLDER or gguf:FILE.",
         )  # fmt: skip
 
+    def _reason_fields(self) -> tuple[Field, ...]:
+        """What overrides the gate; each reason is kept with the deployment."""
+        return (
+            Field("unevaluated", "Unevaluated, because", required=False, help="Without a comparison it is refused."),
+            Field("allow_worse", "Worse, because", required=False, help="What a comparison calls worse is refused."),
+            Field("allow_template", "Another template, because", required=False,
+                  help="What differs from the training is refused."),
+        )  # fmt: skip
+
     def _ask(
         self, title: str, fields: tuple[Field, ...], build: Callable[[Answers], Coroutine[Any, Any, None]]
     ) -> None:
@@ -208,6 +220,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             Field("name", "Name", default="helper", help="A name that is there already gets its next version."),
             Field("outtype", "Numbers", Kind.CHOICE, "f16", choices=[(one, one) for one in OUTTYPES],
                   help="For what has to be converted first."),
+            *self._reason_fields(),
         )  # fmt: skip
 
         async def start(answers: Answers) -> None:
@@ -222,7 +235,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             async def serve() -> str:
                 ended = await serve_until_stopped(
                     self.ws, answers.text("model"), name=name, outtype=answers.text("outtype"), on_ready=ready,
-                    on_event=self._on_event(title),
+                    terms=_terms(answers), on_event=self._on_event(title),
                 )  # fmt: skip
                 return f"{name} is {ended.state}"
 
@@ -236,6 +249,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             Field("folder", "Folder", default=str(self.ws.home / "deployed" / (self.model.name if self.model else "")),
                   help="Of this machine. The version before is kept beside it."),
             Field("name", "Name", required=False, help="Empty: the folder's."),
+            *self._reason_fields(),
         )  # fmt: skip
 
         async def start(answers: Answers) -> None:
@@ -245,7 +259,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             async def deploy() -> str:
                 made = await deploy_folder(
                     self.ws, answers.text("model"), Path(answers.text("folder")), name=answers.optional_text("name"),
-                    on_event=self._on_event(title),
+                    terms=_terms(answers), on_event=self._on_event(title),
                 )  # fmt: skip
                 return f"{made.name} v{made.version} lies in {answers.text('folder')}"
 
@@ -265,6 +279,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
             Field("base_url", "Or an address", required=False, help="Empty: the host's own, or the settings'."),
             Field("name", "Name", required=False, help="Of the deployment; empty: the tag."),
             Field("system", "System text", Kind.LONG_TEXT, "", required=False),
+            *self._reason_fields(),
         )  # fmt: skip
 
         async def start(answers: Answers) -> None:
@@ -276,6 +291,7 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
                     self.ws, answers.text("model"), answers.text("tag"), host=answers.text("host"),
                     base_url=answers.optional_text("base_url"),
                     name=answers.optional_text("name"), system=answers.text("system"),
+                    terms=_terms(answers),
                     on_progress=lambda what, done, total: self._say_progress(title, what, done, total),
                     on_event=self._on_event(title),
                 )  # fmt: skip
@@ -367,6 +383,14 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
     async def _rate(self, rating: Literal[-1, 1]) -> None:
         if self._chat.conversation is not None:
             await self.hafs.guarded(self._chat.conversation.rate(rating))
+
+
+def _terms(answers: Answers) -> Terms:
+    return Terms(
+        allow_worse=answers.optional_text("allow_worse") or "",
+        unevaluated=answers.optional_text("unevaluated") or "",
+        allow_template=answers.optional_text("allow_template") or "",
+    )
 
 
 def _model_row(model: Model) -> Row:

@@ -101,7 +101,7 @@ async def test_a_folder_is_deployed_stopped_and_rolled_back(
             (weights / "model.safetensors").write_bytes(content)
             await pilot.press("f")
             await until(lambda: isinstance(app.screen, Form), pilot)
-            fill(app, folder=str(target))
+            fill(app, folder=str(target), unevaluated="a test")
             await pilot.press("ctrl+s")
             await until(lambda: app.screen is screen, pilot)
             await until(lambda c=content: (target / "model.safetensors").exists()  # type: ignore[misc]
@@ -130,7 +130,7 @@ async def test_an_ollama_tag_is_created_from_a_form(app: HafsApp, ws: Workspace,
         screen = await open_deploy(app, pilot)
         await pilot.press("o")
         await until(lambda: isinstance(app.screen, Form), pilot)
-        fill(app, tag="tiny:1b", base_url=server.url)
+        fill(app, tag="tiny:1b", base_url=server.url, unevaluated="a test")
         await pilot.press("ctrl+s")
         await until(lambda: "published" in shown(screen.query_one("#deployments", Table)), pilot)
         assert "tiny:1b" in server.created
@@ -158,7 +158,7 @@ async def test_a_served_model_answers_and_ends_with_the_app(ws: Workspace) -> No
             screen = await open_deploy(app, pilot)
             await pilot.press("n")
             await until(lambda: isinstance(app.screen, Form), pilot)
-            fill(app, name="helper")
+            fill(app, name="helper", unevaluated="a test")
             await pilot.press("ctrl+s")
             table, chat = screen.query_one("#deployments", Table), screen.query_one("#chat", CodeView)
             await until(lambda: "serving" in shown(table), pilot, 90)

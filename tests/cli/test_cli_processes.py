@@ -104,7 +104,16 @@ def test_a_reader_that_has_enough_is_no_error(house: Cli) -> None:
 def test_a_served_model_answers_until_it_is_stopped(hafs: Cli, tmp_path: Path) -> None:
     from backend.providers.embedded import bundled_gguf
 
-    serve = ("--json", "deploy", "gguf", f"gguf:{bundled_gguf()}", "--name", "small")
+    serve = (
+        "--json",
+        "deploy",
+        "gguf",
+        f"gguf:{bundled_gguf()}",
+        "--name",
+        "small",
+        "--unevaluated",
+        "a test",
+    )
     with hafs.start(*serve) as serving:
         assert serving.stdout is not None
         until(lambda: [row["state"] for row in hafs.json("deploy", "status")] == ["serving"])

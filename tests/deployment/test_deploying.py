@@ -17,10 +17,11 @@ import pytest
 from backend.deployment.answering import open_answering
 from backend.deployment.chat import chat, open_chat, rate
 from backend.deployment.folders import deploy_folder
+from backend.deployment.gate import Terms
 from backend.deployment.gguf import convert_to_gguf
 from backend.deployment.merging import merge_adapter
 from backend.deployment.ollama import deploy_ollama, versioned
-from backend.deployment.rollback import rollback
+from backend.deployment.rollback import rollback, serve_again
 from backend.deployment.serving import deployments, find_deployment, serve_gguf, serve_until_stopped, stop
 from backend.deployment.steps import DeploymentFailed, unsafe_files
 from backend.deployment.templates import default_system, server_template
@@ -34,6 +35,8 @@ from backend.store.deployments import Deployment
 from tests.fixtures.workspace_hosts import Loop
 from tests.servers.faults import in_order, status
 from tests.servers.ollama_server import OllamaServer
+
+UNJUDGED = Terms(unevaluated="a test of serving")
 
 
 async def until(check: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
@@ -68,16 +71,19 @@ async def test_an_adapter_on_a_host_becomes_folder_gguf_and_tag(
 ) -> None:
     await register(ws, "tuned", "adapter", str(small_adapter), "loop", parent=f"path:{small_model}")
     target = tmp_path / "out"
-    folder = await deploy_folder(ws, "tuned", target, name="as-folder")
+    folder = await deploy_folder(ws, "tuned", target, name="as-folder", terms=UNJUDGED)
     assert (folder.state, folder.version) == ("published", 1)
     assert json.loads((target / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert (target / "model.safetensors").is_file()
     assert "model (adapter): `tuned`" in (target / "README.md").read_text()
     assert unsafe_files(target) == []
     with pytest.raises(DeploymentFailed, match="holds files that are no deployment of ours"):
-        await deploy_folder(ws, "tuned", target, name="another")
+        await deploy_folder(ws, "tuned", target, name="another", terms=UNJUDGED)
 
-    async with serve_gguf(ws, "tuned", name="coder") as served, open_chat(ws, "coder", max_tokens=6) as talk:
+    async with (
+        serve_gguf(ws, "tuned", name="coder", terms=UNJUDGED) as served,
+        open_chat(ws, "coder", max_tokens=6) as talk,
+    ):
         reply = [piece async for piece in talk.say("hello")]
         assert "".join(reply).strip()
         assert served.endpoint.startswith("http://127.0.0.1:")
@@ -87,7 +93,7 @@ async def test_an_adapter_on_a_host_becomes_folder_gguf_and_tag(
         "what was merged for the folder is not merged again"
     )
 
-    tag = await deploy_ollama(ws, "tuned", "hafs-coder:14b", base_url=server.base_url)
+    tag = await deploy_ollama(ws, "tuned", "hafs-coder:14b", base_url=server.base_url, terms=UNJUDGED)
     assert tag.state == "published"
     assert tag.details["template"] == "chatml"
     made_from = server.created["hafs-coder:14b-v1"]
@@ -101,7 +107,7 @@ async def test_an_adapter_on_a_host_becomes_folder_gguf_and_tag(
 
 
 async def test_serving_is_told_truly(ws: Workspace, bundled: str) -> None:
-    async with serve_gguf(ws, bundled, name="small") as served:
+    async with serve_gguf(ws, bundled, name="small", terms=UNJUDGED) as served:
         assert await states(ws) == [("small", 1, "serving")]
         async with open_answering(ws, "deployment:small") as answering:
             assert await answering.provider.models() == ["small"]
@@ -112,12 +118,16 @@ async def test_serving_is_told_truly(ws: Workspace, bundled: str) -> None:
 SERVE = """
 import asyncio, sys
 from pathlib import Path
+from backend.deployment.gate import Terms
 from backend.deployment.serving import serve_until_stopped
 from backend.settings import open_workspace
 
 async def main():
     async with open_workspace(Path(sys.argv[1])) as ws:
-        await serve_until_stopped(ws, sys.argv[2], name="small", on_ready=lambda served: print("ready", flush=True))
+        await serve_until_stopped(
+            ws, sys.argv[2], name="small", terms=Terms(unevaluated="a test"),
+            on_ready=lambda served: print("ready", flush=True),
+        )
 
 asyncio.run(main())
 """
@@ -141,7 +151,7 @@ async def test_a_killed_server_is_found_gone(ws: Workspace, bundled: str) -> Non
 async def test_stop_ends_what_another_task_serves(ws: Workspace, bundled: str) -> None:
     ready = asyncio.Event()
     serving = asyncio.create_task(
-        serve_until_stopped(ws, bundled, name="small", on_ready=lambda served: ready.set())
+        serve_until_stopped(ws, bundled, name="small", terms=UNJUDGED, on_ready=lambda served: ready.set())
     )
     await ready.wait()
     assert (await stop(ws, "small")).state == "stopped"
@@ -157,10 +167,10 @@ async def test_a_newer_version_takes_the_place_and_rollback_brings_it_back(
 ) -> None:
     ready = asyncio.Event()
     older = asyncio.create_task(
-        serve_until_stopped(ws, bundled, name="small", on_ready=lambda served: ready.set())
+        serve_until_stopped(ws, bundled, name="small", terms=UNJUDGED, on_ready=lambda served: ready.set())
     )
     await ready.wait()
-    async with serve_gguf(ws, bundled, name="small"):
+    async with serve_gguf(ws, bundled, name="small", terms=UNJUDGED):
         assert (await older).state == "replaced"
         assert await states(ws) == [("small", 1, "replaced"), ("small", 2, "serving")]
         back = await rollback(ws, "small")
@@ -176,17 +186,89 @@ async def test_what_cannot_be_served_leaves_the_running_one(
 ) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
-    async with serve_gguf(ws, bundled, name="small"):
+    async with serve_gguf(ws, bundled, name="small", terms=UNJUDGED):
         with pytest.raises(DeploymentFailed, match="cannot be served"):
-            async with serve_gguf(ws, f"gguf:{broken}", name="small"):
+            async with serve_gguf(ws, f"gguf:{broken}", name="small", terms=UNJUDGED):
                 pass
         assert await states(ws) == [("small", 1, "serving"), ("small", 2, "failed")]
         assert (await find_deployment(ws, "small")).version == 1
 
 
+async def test_a_rollback_is_served_by_the_process_that_serves(ws: Workspace, bundled: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        for version in (1, 2):
+            ready = asyncio.Event()
+            task = group.create_task(
+                serve_until_stopped(
+                    ws,
+                    bundled,
+                    name="small",
+                    terms=UNJUDGED,
+                    on_ready=lambda served, told=ready: told.set(),  # type: ignore[misc],
+                )
+            )
+            await ready.wait()
+            assert (await find_deployment(ws, "small")).version == version
+        back = await rollback(ws, "small")
+        assert (back.version, back.state, back.details["version_of"]) == (3, "serving", 1)
+        assert await states(ws) == [
+            ("small", 1, "replaced"),
+            ("small", 2, "replaced"),
+            ("small", 3, "serving"),
+        ]
+        async with chat(ws, "small", "Say hello.", max_tokens=8) as answer:
+            assert "".join([piece async for piece in answer])
+        await stop(ws, "small")
+        assert (await task).version == 3
+
+
+async def test_a_rollback_that_cannot_be_served_leaves_the_newer(
+    ws: Workspace, bundled: str, tmp_path: Path
+) -> None:
+    from shutil import copy
+
+    from backend.providers.embedded import bundled_gguf
+
+    older = tmp_path / "older.gguf"
+    copy(bundled_gguf(), older)
+    async with serve_gguf(ws, f"gguf:{older}", name="small", terms=UNJUDGED):
+        pass
+    older.write_bytes(b"GGUF" + bytes(100))
+    async with asyncio.TaskGroup() as group:
+        ready = asyncio.Event()
+        group.create_task(
+            serve_until_stopped(
+                ws, bundled, name="small", terms=UNJUDGED, on_ready=lambda served: ready.set()
+            )
+        )
+        await ready.wait()
+        with pytest.raises(DeploymentFailed, match="stays at version 2"):
+            await rollback(ws, "small")
+        assert await states(ws) == [("small", 1, "stopped"), ("small", 2, "serving"), ("small", 3, "failed")]
+        await stop(ws, "small")
+
+
+async def test_a_rollback_whose_server_is_gone_is_served_again(ws: Workspace, bundled: str) -> None:
+    for _ in range(2):
+        async with serve_gguf(ws, bundled, name="small", terms=UNJUDGED):
+            pass
+    back = await rollback(ws, "small")
+    assert back.state == "stopped"
+    async with asyncio.TaskGroup() as group:
+        ready = asyncio.Event()
+        task = group.create_task(serve_again(ws, back, on_ready=lambda served: ready.set()))
+        await ready.wait()
+        assert (await find_deployment(ws, "small")).state == "serving"
+        assert (await find_deployment(ws, "small")).details["version_of"] == 1
+        await stop(ws, "small")
+        assert (await task).state == "stopped"
+
+
 async def published_twice(ws: Workspace, server: OllamaServer, model: str) -> Deployment:
-    await deploy_ollama(ws, model, "coder:1", base_url=server.base_url)
-    return await deploy_ollama(ws, model, "coder:1", base_url=server.base_url, system="Be brief.")
+    await deploy_ollama(ws, model, "coder:1", base_url=server.base_url, terms=UNJUDGED)
+    return await deploy_ollama(
+        ws, model, "coder:1", base_url=server.base_url, system="Be brief.", terms=UNJUDGED
+    )
 
 
 async def test_ollama_versions_and_rollback(ws: Workspace, server: OllamaServer, tmp_path: Path) -> None:
@@ -205,7 +287,7 @@ async def test_ollama_versions_and_rollback(ws: Workspace, server: OllamaServer,
     server.script = in_order(*[None] * len(server.paid), status(500, message="out of memory"))
     with pytest.raises(DeploymentFailed, match="does not answer a first question"):
         await deploy_ollama(
-            ws, f"gguf:{gguf}", "coder:1", base_url=server.base_url,
+            ws, f"gguf:{gguf}", "coder:1", base_url=server.base_url, terms=UNJUDGED,
             on_progress=lambda what, done, total: told.append(what),
         )  # fmt: skip
     assert "success" in told
@@ -217,7 +299,7 @@ async def test_a_server_that_is_away_is_named(ws: Workspace, tmp_path: Path) -> 
     gguf = tmp_path / "small.gguf"
     gguf.write_bytes(b"GGUF")
     with pytest.raises(DeploymentFailed, match="could not be made in Ollama"):
-        await deploy_ollama(ws, f"gguf:{gguf}", "coder", base_url="http://127.0.0.1:9")
+        await deploy_ollama(ws, f"gguf:{gguf}", "coder", base_url="http://127.0.0.1:9", terms=UNJUDGED)
     assert await states(ws) == [("coder", 1, "failed")]
 
 
@@ -228,7 +310,7 @@ async def test_folder_versions_and_rollback(ws: Workspace, tmp_path: Path) -> No
         model.mkdir()
         (model / "config.json").write_text(json.dumps({"version": number}))
         await register(ws, f"model{number}", "merged", str(model), "local")
-        await deploy_folder(ws, f"model{number}", target, name="folder")
+        await deploy_folder(ws, f"model{number}", target, name="folder", terms=UNJUDGED)
 
     def current() -> int:
         return int(json.loads((target / "config.json").read_text())["version"])
@@ -236,7 +318,7 @@ async def test_folder_versions_and_rollback(ws: Workspace, tmp_path: Path) -> No
     assert current() == 2
     await rollback(ws, "folder")
     assert current() == 1
-    await deploy_folder(ws, "model2", target, name="folder")
+    await deploy_folder(ws, "model2", target, name="folder", terms=UNJUDGED)
     assert current() == 2
     await rollback(ws, "folder")
     assert current() == 1, "a rollback after a rollback finds its folder"
@@ -247,7 +329,7 @@ async def test_folder_versions_and_rollback(ws: Workspace, tmp_path: Path) -> No
     (unsafe / "pytorch_model.bin").write_bytes(b"pickle")
     await register(ws, "unsafe", "merged", str(unsafe), "local")
     with pytest.raises(DeploymentFailed, match=r"pytorch_model\.bin"):
-        await deploy_folder(ws, "unsafe", target, name="folder")
+        await deploy_folder(ws, "unsafe", target, name="folder", terms=UNJUDGED)
     assert current() == 1
 
 

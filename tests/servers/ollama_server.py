@@ -21,8 +21,10 @@ def line(data: dict[str, Any]) -> bytes:
 @dataclass
 class OllamaServer(FakeApi):
     """Its address for a provider is `base_url`. `created` holds the request that made each model, `blobs` the
-    uploaded files by digest; a blob whose bytes do not have its digest is refused, as Ollama does."""
+    uploaded files by digest; a blob whose bytes do not have its digest is refused, as Ollama does. `shown` lies
+    over what `/api/show` tells, for a server that made something else than it was asked for."""
 
+    shown: dict[str, str] = field(default_factory=dict)
     created: dict[str, dict[str, Any]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
 
@@ -39,6 +41,7 @@ class OllamaServer(FakeApi):
             web.get("/api/ps", self._tags),
             web.post("/api/show", self._show),
             web.post("/api/create", self._create),
+            web.post("/api/pull", self._pull),
             web.delete("/api/delete", self._delete),
             web.head("/api/blobs/{digest}", self._has_blob),
             web.post("/api/blobs/{digest}", self._take_blob),
@@ -66,10 +69,21 @@ class OllamaServer(FakeApi):
         if not self._known(body["model"]):
             return _missing(body["model"])
         made = self.created.get(_tagged(body["model"]), {})
-        parameters = "\n".join(f"{k} {v}" for k, v in made.get("parameters", {}).items())
-        return web.json_response(
-            {"template": made.get("template", ""), "parameters": parameters, "model_info": {}, "details": {}}
+        parameters = "\n".join(
+            f"{name:<30} {json.dumps(one)}"
+            for name, value in made.get("parameters", {}).items()
+            for one in (value if isinstance(value, list) else [value])
         )
+        told = {
+            "template": made.get("template", ""),
+            "system": made.get("system", ""),
+            "parameters": parameters,
+        }
+        told |= self.shown
+        modelfile = f'FROM {body["model"]}\nTEMPLATE """{told["template"]}"""\n'
+        if told["system"]:
+            modelfile += f"SYSTEM {_quoted(told['system'])}\n"
+        return web.json_response({**told, "modelfile": modelfile, "model_info": {}, "details": {}})
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -84,6 +98,28 @@ class OllamaServer(FakeApi):
         for status in ("parsing GGUF", "using existing layer", "writing manifest", "success"):
             await response.write(line({"status": status}))
         self.created[_tagged(body["model"])] = body
+        return response
+
+    async def _pull(self, request: web.Request) -> web.StreamResponse:
+        """From a registry that has every name but those with "missing" in them; each is of 3000 bytes."""
+        body = await request.json()
+        self.note(request, body, is_paid=False)
+        name = _tagged(body["model"])
+        response = web.StreamResponse(headers={"Content-Type": self.stream_type})
+        await response.prepare(request)
+        await response.write(line({"status": "pulling manifest"}))
+        if "missing" in name:
+            await response.write(line({"error": "pull model manifest: file does not exist"}))
+            return response
+        content = name.encode().ljust(3000, b".")
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        for done in (0, 1000, 2000, 3000):
+            told = {"status": f"pulling {digest[7:19]}", "digest": digest, "total": 3000, "completed": done}
+            await response.write(line(told))
+        self.blobs[digest] = content
+        self.created[name] = {"model": name, "files": {"model.gguf": digest}}
+        for status in ("verifying sha256 digest", "writing manifest", "success"):
+            await response.write(line({"status": status}))
         return response
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -144,6 +180,12 @@ class OllamaServer(FakeApi):
 
     def error(self, fault: Fault) -> dict[str, Any]:
         return {"error": fault.message}
+
+
+def _quoted(text: str) -> str:
+    if "\n" not in text and text == text.strip():
+        return text
+    return f'"""{text}"""' if '"' in text else f'"{text}"'
 
 
 def _tagged(name: str) -> str:
