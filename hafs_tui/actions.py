@@ -160,6 +160,8 @@ _REVIEW = (
         (Need.SAMPLE,),
         footer=False,
     ),
+    Action("review.bulk", "A", "All of these", "Approve or reject all that the filter shows.", footer=False),
+    Action("review.undo_bulk", "ctrl+u", "Undo all", "Take the last such decision back.", footer=False),
     Action("review.wrap", "w", "Wrap", "Break long lines of the card, or leave them whole.", footer=False),
     Action("review.guidelines", "i", "Guidelines", "Read what samples are judged by.", footer=False),
     Action("review.undo", "u,backspace", "Undo", "Take your last decision back, also one of another day."),

@@ -12,6 +12,7 @@ from hafs_tui.cli.groups import Group
 from hafs_tui.cli.support import Failed, Session, in_workspace, many, table
 
 if TYPE_CHECKING:
+    from backend.review.bulk import BulkKind
     from backend.settings import Workspace
     from backend.store.samples import Filter
 
@@ -130,29 +131,107 @@ async def _known(ws: Workspace, ids: tuple[int, ...]) -> None:
         await card(ws, sample_id)
 
 
+def bulk_options(function: F) -> F:
+    """Ids, or all that a filter shows."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="With --all: only count."),
+        click.option("--text", help="With --all: only samples that hold these words."),
+        filter_options,
+        click.option(
+            "--all",
+            "everything",
+            is_flag=True,
+            help="All that the filter shows; without --state only what is pending.",
+        ),
+        click.argument("ids", type=int, nargs=-1),
+    ):
+        function = option(function)
+    return function
+
+
+async def _decide_all(
+    ws: Workspace, session: Session, kind: BulkKind, filters: Filter, reason: str | None, dry_run: bool
+) -> None:
+    from backend.review.bulk import approve_by_policy, matching, policy_of, reject_by_policy
+
+    done = "approved" if kind == "approve" else "rejected"
+    if dry_run:
+        count = await matching(ws, filters, kind)
+        session.show({"would_decide": count}, f"{many(count, 'sample')} would be {done}; nothing was changed")
+        return
+    if kind == "approve":
+        bulk = await approve_by_policy(ws, filters, policy_of(ws))
+    else:
+        bulk = await reject_by_policy(ws, filters, policy_of(ws), reason or "by filter")
+    back = f"; take it back with: hafs-tui samples undo-bulk {bulk.id}" if bulk.count else ""
+    session.show({"bulk": bulk.id, "decided": bulk.count}, f"{many(bulk.count, 'sample')} {done}{back}")
+
+
+def _one_of(ids: tuple[int, ...], everything: bool, dry_run: bool, filtered: bool) -> None:
+    if bool(ids) == everything:
+        raise click.UsageError("give ids, or --all with a filter")
+    if ids and (dry_run or filtered):
+        raise click.UsageError("a filter, --text and --dry-run go with --all")
+
+
 @command.command(epilog="Example: hafs-tui samples approve 17 18 19")
-@click.argument("ids", type=int, nargs=-1, required=True)
+@bulk_options
 @in_workspace
-async def approve(ws: Workspace, session: Session, ids: tuple[int, ...]) -> None:
-    """Approve samples."""
+async def approve(
+    ws: Workspace, session: Session, ids: tuple[int, ...], everything: bool, campaign: str | None,
+    domain: str | None, states: tuple[str, ...], min_score: float | None, text: str | None, dry_run: bool,
+) -> None:  # fmt: skip
+    """Approve samples: some by their ids, or --all that a filter shows."""
     from backend.review.deciding import approve as decide
 
+    filters = await make_filter(ws, campaign, domain, states, min_score, text)
+    _one_of(ids, everything, dry_run, filters != await make_filter(ws, None, None, (), None))
+    if everything:
+        await _decide_all(ws, session, "approve", filters, None, dry_run)
+        return
     await _known(ws, ids)
     made = [await decide(ws, sample_id) for sample_id in ids]
     session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} approved")
 
 
 @command.command(epilog="Example: hafs-tui samples reject 17 --reason 'wrong register'")
-@click.argument("ids", type=int, nargs=-1, required=True)
+@bulk_options
 @click.option("--reason", help="Why; kept with the decision.")
 @in_workspace
-async def reject(ws: Workspace, session: Session, ids: tuple[int, ...], reason: str | None) -> None:
-    """Reject samples."""
+async def reject(
+    ws: Workspace, session: Session, ids: tuple[int, ...], everything: bool, campaign: str | None,
+    domain: str | None, states: tuple[str, ...], min_score: float | None, text: str | None, dry_run: bool,
+    reason: str | None,
+) -> None:  # fmt: skip
+    """Reject samples: some by their ids, or --all that a filter shows."""
     from backend.review.deciding import reject as decide
 
+    filters = await make_filter(ws, campaign, domain, states, min_score, text)
+    _one_of(ids, everything, dry_run, filters != await make_filter(ws, None, None, (), None))
+    if everything:
+        await _decide_all(ws, session, "reject", filters, reason, dry_run)
+        return
     await _known(ws, ids)
     made = [await decide(ws, sample_id, reason) for sample_id in ids]
     session.show([{"id": d.sample_id, "state": d.state_after} for d in made], f"{len(made)} rejected")
+
+
+@command.command("undo-bulk", epilog="Example: hafs-tui samples undo-bulk")
+@click.argument("bulk_id", type=int, required=False)
+@in_workspace
+async def undo_bulk(ws: Workspace, session: Session, bulk_id: int | None) -> None:
+    """Take back one decision about all that a filter showed: BULK_ID, or the last one that stands."""
+    from backend.review.bulk import bulk_by_id, last_bulk
+    from backend.review.bulk import undo_bulk as take_back
+
+    bulk = await last_bulk(ws) if bulk_id is None else await bulk_by_id(ws, bulk_id)
+    if bulk is None:
+        session.show({"undone": 0}, "there is no bulk decision to take back")
+        return
+    count = await take_back(ws, bulk)
+    session.show(
+        {"bulk": bulk.id, "undone": count}, f"{many(count, 'decision')} of bulk {bulk.id} taken back"
+    )
 
 
 @command.command(epilog="Example: hafs-tui samples flag 17 --reason 'ask someone'")

@@ -11,6 +11,7 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, get_args
 
 from textual import on
@@ -18,7 +19,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 
-from backend.review import deciding, guidelines, queues
+from backend.review import bulk, deciding, guidelines, queues
 from backend.review.card import Card, cards
 from backend.review.queues import ORDERS, Order
 from backend.store import campaigns, samples
@@ -32,6 +33,7 @@ from hafs_tui.snapshots.card import card_blocks, describe
 from hafs_tui.snapshots.review import STATES, ReviewSnapshot, read, rows, scored
 from hafs_tui.widgets.choice import Choice
 from hafs_tui.widgets.code_view import Block, CodeView
+from hafs_tui.widgets.confirm import Confirm
 from hafs_tui.widgets.facts import Fact, Facts
 from hafs_tui.widgets.form import Answers, Field, Form, Kind
 from hafs_tui.widgets.line_list import LineList
@@ -258,6 +260,56 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
             await self._read_queue()
             self.queue.move_to(identifier)
         await self._fetch_cards()
+
+    # All that the filter shows
+
+    def do_bulk(self) -> None:
+        self.work(self._ask_bulk())
+
+    async def _ask_bulk(self) -> None:
+        """The dry run is the question: both counts, before either is decided."""
+        filters = self.filters
+        approved = await bulk.matching(self.ws, filters, "approve")
+        rejected = await bulk.matching(self.ws, filters, "reject")
+        title = f"All of: {describe(filters if filters.states else replace(filters, states=('pending',)))}"
+
+        def chosen(key: str | None) -> None:
+            if key == "a":
+                self.work(bulk.approve_by_policy(self.ws, filters, bulk.policy_of(self.ws)), self._bulk_done)
+            elif key == "x":
+                self.work(
+                    bulk.reject_by_policy(self.ws, filters, bulk.policy_of(self.ws), "by filter"),
+                    self._bulk_done,
+                )
+
+        choices = [("a", f"approve {approved:,} samples"), ("x", f"reject {rejected:,} samples")]
+        self.app.push_screen(Choice("Decide about all", choices, about=title), chosen)
+
+    def _bulk_done(self, done: bulk.Bulk) -> None:
+        self.tell(
+            f"{done.count:,} samples: {done.kind}. {self.hafs.keymap.shown('review.undo_bulk')} undoes it."
+        )
+        self.read_everything()
+
+    def do_undo_bulk(self) -> None:
+        self.work(self._ask_undo_bulk())
+
+    async def _ask_undo_bulk(self) -> None:
+        last = await bulk.last_bulk(self.ws)
+        if last is None:
+            self.tell("There is no decision about all of a filter to undo.")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.work(bulk.undo_bulk(self.ws, last), self._bulk_undone)
+
+        question = f"Take back: {last.kind} {last.count:,} samples, {fmt.ago(last.at)}, by {last.policy}?"
+        self.app.push_screen(Confirm(question, "Take back"), answered)
+
+    def _bulk_undone(self, count: int) -> None:
+        self.tell(f"{count:,} decisions taken back.")
+        self.read_everything()
 
     def do_edit(self) -> None:
         card = self._cards.get(self._in_hand())

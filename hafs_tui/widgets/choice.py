@@ -18,20 +18,24 @@ from hafs_tui.sanitize import one_line, plain
 class Choice(ModalScreen[str | None]):
     """Gives back the key of what was chosen, None where nothing was.
 
-    `title` is ours; `choices` are (key, label), whose labels may hold text of any origin.
+    `title` is ours; `choices` are (key, label), whose labels may hold text of any origin, as
+    may `about`.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Leave", show=False)]
 
-    def __init__(self, title: str, choices: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, title: str, choices: Sequence[tuple[str, str]], *, about: str = "") -> None:
         super().__init__()
         self._title = title
         self._choices = tuple(choices)
+        self._about = about
 
     def compose(self) -> ComposeResult:
         with VerticalGroup(classes="dialog") as box:
             box.border_title = self._title
             box.border_subtitle = "esc leaves it"
+            if self._about:
+                yield Static(plain(self._about))
             for key, label in self._choices:
                 yield Static(plain(f"{key}  {one_line(label)}"))
 

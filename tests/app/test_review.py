@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input, TextArea
+from textual.widgets import Input, Static, TextArea
 
 from backend.review import deciding, guidelines
 from backend.settings import Workspace
 from backend.store import decisions, samples
+from backend.store.samples import Filter
 from hafs_tui.app import HafsApp
 from hafs_tui.screens.report import Report
 from hafs_tui.screens.review import ReviewScreen
 from hafs_tui.widgets.choice import Choice
 from hafs_tui.widgets.code_view import CodeView
+from hafs_tui.widgets.confirm import Confirm
 from hafs_tui.widgets.form import Form
 from tests.app.conftest import SIZES, until
 from tests.app.world import put_samples
@@ -25,6 +27,10 @@ from tests.app.world import put_samples
 
 def text_of(view: CodeView) -> str:
     return "\n".join(view.render_line(y).text for y in range(view.size.height))
+
+
+def dialog_text(app: HafsApp) -> str:
+    return "\n".join(str(line.render()) for line in app.screen.query(Static))
 
 
 async def open_review(app: HafsApp, pilot: Pilot[None], rows: int) -> ReviewScreen:
@@ -137,6 +143,27 @@ async def test_the_answer_is_edited_in_the_persons_own_editor(
         monkeypatch.setenv("VISUAL", "/no/such/editor")
         await pilot.press("ctrl+e")
         await until(lambda: any("Set EDITOR" in n.message for n in app._notifications), pilot)
+
+
+async def test_all_that_the_filter_shows_is_decided_counted_first_and_undone_in_one_step(
+    app: HafsApp, ws: Workspace
+) -> None:
+    await put_samples(ws, [f"sample {n}" for n in range(30)])
+    async with app.run_test() as pilot:
+        screen = await open_review(app, pilot, 30)
+        screen.set_filter(Filter(states=("pending",), domain="asm"))
+        await until(lambda: screen.queue.row_count == 15, pilot)
+        await pilot.press("A")
+        await until(lambda: isinstance(app.screen, Choice), pilot)
+        await until(lambda: "approve 15 samples" in dialog_text(app), pilot)
+        await pilot.press("x")
+        await until(lambda: screen.queue.row_count == 0, pilot)
+        assert await ws.db.fetch_value("SELECT count(*) FROM samples WHERE state = 'rejected'") == 15
+        await pilot.press("ctrl+u")
+        await until(lambda: isinstance(app.screen, Confirm), pilot)
+        await pilot.press("y")
+        await until(lambda: screen.queue.row_count == 15, pilot)
+        assert await ws.db.fetch_value("SELECT count(*) FROM samples WHERE state = 'pending'") == 30
 
 
 async def test_copying_guidelines_and_long_lines(app: HafsApp, ws: Workspace) -> None:

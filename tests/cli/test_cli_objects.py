@@ -73,6 +73,21 @@ def test_deciding_and_undoing(house: Cli) -> None:
     assert shown["output"].startswith("the word is ")
 
 
+def test_all_that_a_filter_shows(house: Cli) -> None:
+    every = ("samples", "approve", "--all", "--campaign", "pilot")
+    assert house.json(*every, "--dry-run") == {"would_decide": 2}
+    assert house.json("samples", "show", "11")["state"] == "pending"
+    done = house.json(*every)
+    assert done["decided"] == 2
+    assert house.json("samples", "show", "12")["state"] == "approved"
+    assert house.json("samples", "undo-bulk") == {"bulk": done["bulk"], "undone": 2}
+    assert house.json("samples", "show", "12")["state"] == "pending"
+    assert house.json("samples", "undo-bulk") == {"undone": 0}
+    house("samples", "approve", code=2)
+    house("samples", "approve", "1", "--all", code=2)
+    house("samples", "approve", "1", "--campaign", "pilot", code=2)
+
+
 def test_flagging_rating_skipping_and_doing_again(house: Cli) -> None:
     assert house.json("samples", "flag", "12", "--reason", "ask") == [{"id": 12, "state": "flagged"}]
     assert house.json("samples", "rate", "12", "4") == {"id": 12, "rating": 4, "state": "flagged"}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from backend.review import ReviewError, deciding
-from backend.review.bulk import approve_by_policy, matching, reject_by_policy, undo_bulk
+from backend.review.bulk import approve_by_policy, last_bulk, matching, reject_by_policy, undo_bulk
 from backend.review.card import as_json, card, cards
 from backend.review.queues import counts, ids, progress
 from backend.settings import Workspace
@@ -68,7 +68,9 @@ async def test_a_policy_decides_in_batches_and_is_undone_in_one_step(
     assert (await approve_by_policy(ws, Filter(), "demo")).count == 0, "the same call again does nothing"
 
     await deciding.flag(ws, made[5])
+    assert await last_bulk(ws) == bulk
     assert await undo_bulk(ws, bulk) == 9
+    assert await last_bulk(ws) is None
     assert await counts(ws) == {"pending": 8, "approved": 0, "rejected": 1, "flagged": 1, "gated": 1}
     assert await undo_bulk(ws, bulk) == 0
     assert await deciding.undo(ws, 9)
