@@ -1,4 +1,4 @@
-"""`hafs-tui host`: add, list, remove, probe, gpus, put, get, shell."""
+"""`hafs-tui host`: add, list, remove, probe, bootstrap, models, gpus, put, get, shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hafs_tui.cli.groups import Group
-from hafs_tui.cli.support import EXIT_FAILED, Session, copy_teller, in_workspace, size, table
+from hafs_tui.cli.support import EXIT_FAILED, Session, copy_teller, in_workspace, many, size, table
 from hafs_tui.glyphs import sanitize
 
 if TYPE_CHECKING:
@@ -146,6 +146,57 @@ def describe(name: str, report: HostReport) -> str:
     if report.missing:
         lines.append(f"  missing for training: {', '.join(report.missing)}. {report.remedy}")
     return "\n".join(lines)
+
+
+@command.command(epilog="Example: hafs-tui host bootstrap box --torch torch==2.13.0")
+@click.argument("name")
+@click.option("--index-url", help="The package index that torch comes from (a CUDA build's, on Windows).")
+@click.option("--torch", metavar="SPEC", help="What is asked for, as pip has it; else any that fits.")
+@click.option("--library-index", help="The package index of all else; else pip's own settings.")
+@in_workspace
+async def bootstrap(
+    ws: Workspace,
+    session: Session,
+    name: str,
+    index_url: str | None,
+    torch: str | None,
+    library_index: str | None,
+) -> None:
+    """Install the training libraries on a host, in an environment of their own, and prove that torch sees its
+    card. A torch that was built for CUDA is kept as it is."""
+    from backend.hosts.bootstrap import bootstrap_host
+
+    done = await bootstrap_host(
+        ws, name, session.tell, index_url=index_url, torch=torch, library_index=library_index
+    )
+    sees = f"sees {', '.join(done.cards)}" if done.cards else "sees no card"
+    session.show(done, f"host {name}: torch {done.torch} (CUDA {done.cuda or 'none'}) {sees}; {done.python}")
+
+
+@command.command(epilog="Example: hafs-tui host models box --pull qwen2.5-coder:14b")
+@click.argument("name")
+@click.option("--pull", metavar="MODEL", help="Fetch a model first.")
+@click.option("--remove", metavar="MODEL", help="Remove a model first.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=11434, show_default=True, help="Ollama's there."
+)
+@in_workspace
+async def models(
+    ws: Workspace, session: Session, name: str, pull: str | None, remove: str | None, port: int
+) -> None:
+    """The Ollama models of a host, with their sizes and the total."""
+    from backend.hosts.ollama_models import list_models, pull_model, remove_model
+
+    if remove is not None:
+        found = await remove_model(ws, name, remove, port)
+    if pull is not None:
+        found = await pull_model(ws, name, pull, copy_teller(session), port)
+    if remove is None and pull is None:
+        found = await list_models(ws, name, port)
+    total = sum(model.size for model in found)
+    rows = [(model.name, size(model.size), model.digest.removeprefix("sha256:")[:12]) for model in found]
+    text = f"{table(('model', 'size', 'digest'), rows)}\n{many(len(found), 'model')}, {size(total)} in all"
+    session.show({"host": name, "models": found, "total_bytes": total}, text)
 
 
 @command.command(epilog="Example: hafs-tui host gpus box --follow")
