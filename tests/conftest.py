@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=gpu)
         items[:] = [item for item in items if item not in gpu]
     config.stash[_GPU_DESELECTED] = len(gpu)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A parallel worker tells the process that prints how many it deselected."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["gpu_deselected"] = session.config.stash.get(_GPU_DESELECTED, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Every worker collects, and so deselects, the same tests: the count of one is the count."""
+    count = getattr(node, "workeroutput", {}).get("gpu_deselected")
+    if count is not None:
+        node.config.stash[_GPU_DESELECTED] = count
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
