@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from backend.deployment.vllm import vllm_at
 from backend.hosts.catalog import open_named_host
 from backend.hosts.placing import fetch_file
 from backend.providers import Provider, ProviderConfig, ProviderError, ProviderKind, open_provider
@@ -71,8 +72,9 @@ async def _deployment(ws: Workspace, row: Deployment, stack: AsyncExitStack) -> 
         return await _gguf(ws, str(row.details["gguf"]), row.host, row.name, stack)
     if row.kind == "ollama":
         return await _ollama(ws, str(row.details["tag"]), row.host, row.endpoint, stack)
-    if row.kind == "vllm" and row.endpoint:
-        return await _endpoint(ws, row.endpoint, str(row.details.get("alias", row.name)), stack)
+    if row.kind == "vllm":
+        provider = await stack.enter_async_context(vllm_at(ws, row))
+        return Answering(provider, str(row.details["alias"]), ws.settings.provider("openai").parallel)
     return await _open(ws, await resolve(ws, row.model), stack)
 
 

@@ -32,6 +32,11 @@ async def rollback(ws: Workspace, name: str) -> Deployment:
     """
     current = await find_deployment(ws, name)
     before = await _before(ws, current)
+    if before.kind == "vllm":
+        raise DeploymentFailed(
+            f"{name} v{before.version} is served by vLLM, which holds one version at a time. Bring it back with: "
+            f"hafs-tui deploy vllm {before.model} --host {before.host} --name {name}"
+        )
     details = {**before.details, "version_of": origin(before)}
     if await _can_hand_over(ws, current):
         details["asked_of"] = current.id

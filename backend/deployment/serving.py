@@ -20,6 +20,7 @@ from backend.deployment.gate import STANDARD, Terms, require_parity, require_ver
 from backend.deployment.gguf import convert_to_gguf
 from backend.deployment.parity import Parity, check_llama_cpp, trained_on
 from backend.deployment.steps import DeploymentFailed, smoke
+from backend.deployment.vllm import end_job, problem_of
 from backend.hosts.mirror import OnEvent
 from backend.hosts.placing import fetch_file
 from backend.providers import Provider, ProviderError, open_provider
@@ -30,6 +31,7 @@ from backend.store import leases, models
 from backend.store.clock import now
 from backend.store.deployments import Deployment
 from backend.store.models import Model
+from remote import HostError
 
 _LOOK_S = 0.3
 _JUST_MADE_S = 5.0
@@ -175,6 +177,8 @@ async def deployments(ws: Workspace) -> list[Deployment]:
     for row in listed:
         if row.state in ("starting", "serving") and row.kind == "gguf":
             await _check(ws, row)
+        elif row.state == "serving" and row.kind == "vllm":
+            await _check_vllm(ws, row)
     return await rows.every(ws.db)
 
 
@@ -192,6 +196,8 @@ async def stop(ws: Workspace, name: str) -> Deployment:
     taken off the list of what is published; it stays where it is. Raises DeploymentFailed."""
     row = await find_deployment(ws, name)
     if row.state in ("serving", "starting", "published"):
+        if row.kind == "vllm":
+            await end_job(ws, row)
         async with ws.db.transaction() as transaction:
             await rows.update(transaction, row.id, "stopped")
     return await find_deployment(ws, name)
@@ -261,6 +267,20 @@ async def _check(ws: Workspace, row: Deployment) -> None:
         problem = f"its endpoint {row.endpoint} does not answer"
     else:
         return
+    await _found_gone(ws, row, problem)
+
+
+async def _check_vllm(ws: Workspace, row: Deployment) -> None:
+    """A host that cannot be asked now proves nothing: its row stays as it is."""
+    try:
+        problem = await problem_of(ws, row)
+    except HostError:
+        return
+    if problem:
+        await _found_gone(ws, row, problem)
+
+
+async def _found_gone(ws: Workspace, row: Deployment, problem: str) -> None:
     async with ws.db.transaction() as transaction:
         again = await rows.by_id(transaction, row.id)
         if again is not None and again.state == row.state:

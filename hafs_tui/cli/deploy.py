@@ -1,4 +1,4 @@
-"""`hafs-tui deploy`: hf, gguf, ollama, status, stop, rollback, chat."""
+"""`hafs-tui deploy`: hf, gguf, ollama, vllm, status, stop, rollback, chat."""
 
 from __future__ import annotations
 
@@ -164,6 +164,41 @@ async def ollama(
     made = await deploy_ollama(
         ws, model, tag, base_url=base_url, name=name, system=system, terms=_terms(gate), on_event=step_teller(session),
         on_progress=lambda what, done, total: progress(f"{what}: {done}/{total}" if total else what),
+    )  # fmt: skip
+    session.show(as_json(made), _line(made))
+
+
+@command.command(epilog="Example: hafs-tui deploy vllm run:pilot-dpo --host box --name hafs-coder")
+@click.argument("model")
+@click.option("--host", required=True, help="Whose vLLM serves it.")
+@click.option("--name", required=True, help="The deployment's name, to which it answers.")
+@click.option("--program", default="", help="vLLM's path there; else beside its Python, or on its PATH.")
+@click.option("--port", default=0, help="On the host's loopback; 0 takes a free one.")
+@click.option("--beside-jobs", is_flag=True, help="Start it though other jobs hold or wait for the cards.")
+@click.option(
+    "--arg", "arguments", multiple=True, help="An argument for vLLM, as in --arg=--max-model-len=4096."
+)
+@_on_terms
+@in_workspace
+async def vllm(
+    ws: Workspace,
+    session: Session,
+    /,
+    model: str,
+    host: str,
+    name: str,
+    program: str,
+    port: int,
+    beside_jobs: bool,
+    arguments: tuple[str, ...],
+    **gate: Any,
+) -> None:
+    """Serve a model, or an adapter beside its base, by a host's vLLM: a job on its loopback, with a key."""
+    from backend.deployment.vllm import deploy_vllm
+
+    made = await deploy_vllm(
+        ws, model, host=host, name=name, program=program, port=port, beside_jobs=beside_jobs,
+        arguments=arguments, terms=_terms(gate),
     )  # fmt: skip
     session.show(as_json(made), _line(made))
 

@@ -194,18 +194,16 @@ async def test_what_cannot_be_served_leaves_the_running_one(
         assert (await find_deployment(ws, "small")).version == 1
 
 
+def _telling(ready: asyncio.Event) -> Callable[[object], None]:
+    return lambda served: ready.set()
+
+
 async def test_a_rollback_is_served_by_the_process_that_serves(ws: Workspace, bundled: str) -> None:
     async with asyncio.TaskGroup() as group:
         for version in (1, 2):
             ready = asyncio.Event()
             task = group.create_task(
-                serve_until_stopped(
-                    ws,
-                    bundled,
-                    name="small",
-                    terms=UNJUDGED,
-                    on_ready=lambda served, told=ready: told.set(),  # type: ignore[misc],
-                )
+                serve_until_stopped(ws, bundled, name="small", terms=UNJUDGED, on_ready=_telling(ready))
             )
             await ready.wait()
             assert (await find_deployment(ws, "small")).version == version
