@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from backend.generation.domains import load_domains
 from backend.generation.engine import CampaignError
 from backend.generation.journal import export_samples
 from backend.generation.plan import split_target
+from backend.generation.routes import LocalModelError, local_model
+from backend.hosts.catalog import host_settings
 from backend.settings import Workspace
 from backend.store import campaigns, leases
 from backend.store.campaigns import Campaign
+from backend.store.connection import Json
 
 PROVIDERS = ("gemini", "anthropic", "ollama", "openai", "embedded")
 
@@ -21,7 +26,9 @@ PROVIDERS = ("gemini", "anthropic", "ollama", "openai", "embedded")
 @dataclass(frozen=True, slots=True)
 class NewCampaign:
     """What a person says of a new campaign. Empty `domains` means every domain there is; None means the
-    default of the settings; `temperature` is 0 to 2, `budget_usd` in dollars."""
+    default of the settings; `temperature` is 0 to 2, `budget_usd` in dollars. `local` ("ollama:MODEL[@host]")
+    makes it a hybrid one. A higher `priority` goes first at a provider. `weights` share the target by domain;
+    a domain without one has 1."""
 
     name: str
     provider: str
@@ -35,6 +42,9 @@ class NewCampaign:
     seed: int | None = None
     budget_usd: float | None = None
     budget_requests: int | None = None
+    local: str | None = None
+    priority: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 async def create(ws: Workspace, new: NewCampaign) -> Campaign:
@@ -51,6 +61,12 @@ async def create(ws: Workspace, new: NewCampaign) -> Campaign:
     temperature = ws.settings.campaign.temperature if new.temperature is None else new.temperature
     if not 0 <= temperature <= 2:
         raise CampaignError(f"temperature {temperature:g}: expected 0 to 2")
+    if new.local is not None:
+        try:
+            _, host = local_model(new.local)
+        except LocalModelError as error:
+            raise CampaignError(str(error)) from error
+        host_settings(ws, host)
     for label, value in (("budget_usd", new.budget_usd), ("budget_requests", new.budget_requests)):
         if value is not None and value <= 0:
             raise CampaignError(f"{label} {value:g}: expected more than 0")
@@ -60,7 +76,7 @@ async def create(ws: Workspace, new: NewCampaign) -> Campaign:
     if unknown:
         raise CampaignError(f"there is no domain {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     try:
-        targets = split_target(new.target, chosen)
+        targets = split_target(new.target, chosen, new.weights)
     except ValueError as error:
         raise CampaignError(f"{error}; raise --target or name fewer --domains") from error
     async with ws.db.transaction() as transaction:
@@ -79,6 +95,8 @@ async def create(ws: Workspace, new: NewCampaign) -> Campaign:
             parallel=new.parallel or ws.settings.campaign.parallel,
             budget_usd=new.budget_usd,
             budget_requests=new.budget_requests,
+            local=new.local,
+            priority=new.priority,
         )
     return await named(ws, new.name)
 
@@ -114,6 +132,63 @@ async def _ask(ws: Workspace, name: str, wish: str) -> Campaign:
     return await named(ws, name)
 
 
+async def clone(ws: Workspace, name: str, new_name: str) -> Campaign:
+    """Make a campaign that asks what another asks, ready to run, with nothing done yet.
+
+    Raises CampaignError.
+    """
+    like = await named(ws, name)
+    targets = {row.domain: row.target for row in await campaigns.domains(ws.db, like.id)}
+    return await create(
+        ws,
+        NewCampaign(
+            name=new_name,
+            provider=like.provider,
+            model=like.model,
+            target=like.target,
+            domains=tuple(targets),
+            base_url=like.base_url,
+            temperature=like.temperature,
+            max_tokens=like.max_tokens,
+            parallel=like.parallel,
+            seed=like.seed,
+            budget_usd=like.budget_usd,
+            budget_requests=like.budget_requests,
+            local=like.local,
+            priority=like.priority,
+            weights={domain: float(target) for domain, target in targets.items()},
+        ),
+    )
+
+
+async def retarget(ws: Workspace, name: str, target: int) -> Campaign:
+    """Raise a campaign's target, each domain's in proportion; one that was done may run again.
+
+    Raises CampaignError for a target that is not higher, or a campaign that was cancelled or runs now.
+    """
+    campaign = await named(ws, name)
+    if campaign.state == "cancelled":
+        raise CampaignError(f"campaign {name} was cancelled; clone it: hafs-tui campaign clone {name} NEW")
+    if target <= campaign.target:
+        raise CampaignError(f"campaign {name} has a target of {campaign.target}: name a higher one")
+    async with ws.db.transaction() as transaction:
+        if await leases.holder(transaction, f"campaign:{name}") is not None:
+            raise CampaignError(f"campaign {name} runs; pause it first: hafs-tui campaign pause {name}")
+        rows = await campaigns.domains(transaction, campaign.id)
+        targets = split_target(target, [r.domain for r in rows], {r.domain: float(r.target) for r in rows})
+        await campaigns.set_targets(transaction, campaign.id, targets)
+    return await named(ws, name)
+
+
+async def set_priority(ws: Workspace, name: str, priority: int) -> Campaign:
+    """Say how a campaign stands against others at the same provider: the higher goes first. It holds from the
+    campaign's next start. Raises CampaignError."""
+    campaign = await named(ws, name)
+    async with ws.db.transaction() as transaction:
+        await campaigns.set_priority(transaction, campaign.id, priority)
+    return replace(campaign, priority=priority)
+
+
 async def export(ws: Workspace, name: str, path: Path | None = None) -> tuple[Path, int]:
     """Write the campaign's accepted samples as JSONL in the origin's format: (file, rows)."""
     campaign = await named(ws, name)
@@ -123,22 +198,28 @@ async def export(ws: Workspace, name: str, path: Path | None = None) -> tuple[Pa
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """Where one request went and why; `routing` None where the campaign has a single provider."""
+    """Where one request went and why. `routing` is {"to", "reason", "reading"}, the reading that was looked at
+    with its fields; None where the campaign has a single provider."""
 
     request_id: int
     domain: str | None
     ordinal: int | None
     provider: str
     model: str
-    routing: str | None
+    routing: Json[dict[str, Any]] | None
+
+    @property
+    def reason(self) -> str:
+        return str(self.routing["reason"]) if self.routing else "the campaign's own provider"
 
 
-async def routing_decisions(ws: Workspace, name: str) -> list[RoutingDecision]:
-    """Every request of the campaign, oldest first. Raises CampaignError."""
+async def routing_decisions(ws: Workspace, name: str, *, newest: int | None = None) -> list[RoutingDecision]:
+    """Every request of the campaign, or its `newest`, oldest first. Raises CampaignError."""
     campaign = await named(ws, name)
-    return await ws.db.rows(
+    found = await ws.db.rows(
         RoutingDecision,
         "SELECT id AS request_id, domain, ordinal, provider, model, routing FROM requests "
-        "WHERE campaign_id = ? ORDER BY id",
-        (campaign.id,),
+        "WHERE campaign_id = ? ORDER BY id DESC LIMIT ?",
+        (campaign.id, -1 if newest is None else newest),
     )
+    return found[::-1]

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -23,11 +23,10 @@ from backend.generation.domains import Domain, load_domains
 from backend.generation.journal import Journal, open_journal
 from backend.generation.judging import judge
 from backend.generation.plan import Question, ordinals, question
+from backend.generation.routes import Readings, Route, Routes, open_routes
 from backend.providers import Provider, ProviderError
-from backend.providers.base import RawReply
-from backend.providers.ledger import Place, Reading, Stored, read, record, sent
-from backend.providers.limits import AdaptiveLimit, RetryPolicy, with_retries
-from backend.providers.opening import provider_for
+from backend.providers.ledger import Place, Reading, Stored, read, record, sent, stored_of
+from backend.providers.limits import RetryPolicy, with_retries
 from backend.settings import SettingsError, Workspace
 from backend.similarity import minhash
 from backend.store import StoreError, campaigns, leases, requests
@@ -40,7 +39,6 @@ MOST_FAILURES_IN_A_ROW = 5
 LOOK_S = 0.2
 # While an answer is stored and judged, the next question of its slot is in flight already.
 WORKERS_FOR_EACH_SLOT = 2
-START_IN_FLIGHT = 16
 # The same words would be cut, filtered or garbled again: the next seed is asked instead.
 _RETRIES = RetryPolicy(output=0)
 
@@ -91,13 +89,13 @@ class _Run:
 
     ws: Workspace
     campaign: Campaign
-    provider: Provider
+    routes: Routes
     shares: dict[str, _Share]
     journal: Journal
     execution: Execution
     requests: int
     cost_usd: float
-    limit: AdaptiveLimit = field(init=False)
+    slots: asyncio.Semaphore = field(init=False)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     end: CampaignState | None = None
     reason: str | None = None
@@ -107,23 +105,24 @@ class _Run:
     budget_requests: int | None = None
 
     def __post_init__(self) -> None:
-        most = self.campaign.parallel
-        self.limit = AdaptiveLimit(most, start=START_IN_FLIGHT, sleep=partial(_sleep_or_end, self))
+        self.slots = asyncio.Semaphore(self.campaign.parallel)
 
     def stop(self, state: CampaignState, reason: str | None) -> None:
         if self.end is None:
             self.end, self.reason = state, reason
 
 
-async def run_campaign(ws: Workspace, name: str, *, provider: Provider | None = None) -> Campaign:
+async def run_campaign(
+    ws: Workspace, name: str, *, provider: Provider | None = None, readings: Readings | None = None
+) -> Campaign:
     """Run the campaign until it is done, paused, cancelled, out of budget or failed; its row afterwards.
 
-    `provider` takes the place of the one that the campaign's settings open. Cancelling the call leaves the
+    `provider` takes the place of the one that the campaign's settings open, `readings` of what the GPU of a
+    hybrid campaign's host says. Cancelling the call leaves the
     campaign paused, with what was in flight listed as possibly charged.
 
     Raises CampaignError for an unknown or ended campaign, LeaseHeldError when another process runs it,
-    ProviderError when the provider cannot be opened, SettingsError for a broken domain, StoreError when
-    the database cannot be written.
+    ProviderError when the provider cannot be opened, SettingsError for a broken domain, StoreError when the database cannot be written.
     """
     campaign = await campaigns.by_name(ws.db, name)
     if campaign is None:
@@ -132,11 +131,8 @@ async def run_campaign(ws: Workspace, name: str, *, provider: Provider | None = 
         raise CampaignError(f"campaign {name} is {campaign.state}; raise its target or create another")
     async with leases.hold(ws.db, f"campaign:{name}"):
         try:
-            if provider is not None:
-                await _run(ws, campaign, provider)
-            else:
-                async with provider_for(ws, campaign.provider, base_url=campaign.base_url) as opened:
-                    await _run(ws, campaign, opened)
+            async with open_routes(ws, campaign, provider=provider, readings=readings) as routes:
+                await _run(ws, campaign, routes)
         except asyncio.CancelledError:
             # Where the lease is lost, the row is another process's now.
             if await leases.holder(ws.db, f"campaign:{name}") in (None, leases.this_process()):
@@ -157,7 +153,7 @@ async def _set_state(ws: Workspace, campaign_id: int, state: CampaignState, reas
         await campaigns.set_state(transaction, campaign_id, state, reason)
 
 
-async def _run(ws: Workspace, campaign: Campaign, provider: Provider) -> None:
+async def _run(ws: Workspace, campaign: Campaign, routes: Routes) -> None:
     domains = await asyncio.to_thread(load_domains, ws.config)
     await asyncio.to_thread(minhash.warm_up)
     async with (
@@ -171,7 +167,7 @@ async def _run(ws: Workspace, campaign: Campaign, provider: Provider) -> None:
         again = await _settle_in_flight(ws, campaign, journal)
         shares = await _shares(ws, campaign, domains, again)
         spent: Spent = await requests.spent(ws.db, campaign.id)
-        run = _Run(ws, campaign, provider, shares, journal, execution, spent.requests, spent.cost_usd)
+        run = _Run(ws, campaign, routes, shares, journal, execution, spent.requests, spent.cost_usd)
         await _judge_stored(run)
         for share in shares.values():
             share.accepted = await _accepted(ws, campaign.id, share.domain.name)
@@ -234,9 +230,8 @@ async def _judge_stored(run: _Run) -> None:
         if asked_about.key != request.content_key:
             await _set_aside(run, request.id, "the domain was changed before this answer was judged")
             continue
-        stored = Stored(request.id, RawReply(request.raw, request.ended_at or request.sent_at), reused=True)
         try:
-            reading = await _read(run, stored)
+            reading = await _read(run, stored_of(request))
         except ProviderError as error:
             run.journal.warning(f"{share.domain.name} request {request.id}: {error.kind}: {error.message}")
             continue
@@ -255,7 +250,7 @@ async def _work(run: _Run) -> None:
         asked_about = None
         try:
             asked_about = question(run.campaign, share.domain, share.take())
-            reading = await _ask(run, asked_about)
+            reading = await _ask(run, asked_about, share.again.append)
             if reading is not None:
                 await _judge(run, share, asked_about, reading)
         except StoreError as error:
@@ -308,9 +303,10 @@ def _keep_to_budget(run: _Run) -> None:
 
 
 @asynccontextmanager
-async def _slot(run: _Run, begun: Callable[[], None]) -> AsyncIterator[None]:
+async def _slot(run: _Run, route: Route, begun: Callable[[], None]) -> AsyncIterator[None]:
     """A place in flight. Raises _RunEnds where the run ended, or its budget was spent, before it was free."""
-    async with run.limit.slot():
+    limit = route.entrance.limit
+    async with run.slots, limit.slot(partial(_sleep_or_end, run), run.campaign.priority):
         _keep_to_budget(run)
         if run.end is not None:
             raise _RunEnds
@@ -319,25 +315,40 @@ async def _slot(run: _Run, begun: Callable[[], None]) -> AsyncIterator[None]:
         yield
 
 
-async def _ask(run: _Run, asked_about: Question) -> Reading | None:
-    """The answer, after as many repeats as the retry budgets allow; None when the question is given up."""
+async def _ask(run: _Run, asked_about: Question, again: Callable[[int], None]) -> Reading | None:
+    """The answer, after as many repeats as the retry budgets allow; None when the question is given up, or
+    put back by `again` because another provider may answer it."""
     place = Place("generate", run.campaign.id, asked_about.domain.name, asked_about.ordinal)
+    route = run.routes.api
+    failed_locally: str | None = None
 
     async def attempt() -> Reading:
+        nonlocal route
         if run.end is not None:
             raise _RunEnds
-        async with run.limit.turn() as begun:
+        route, why = run.routes.choose(asked_about.ordinal, after=failed_locally)
+        request = replace(asked_about.request, model=route.model)
+        entrance = route.entrance
+        ticket = await entrance.window.admit(request.least_tokens, partial(_sleep_or_end, run))
+        async with entrance.limit.turn(run.campaign.priority) as begun:
             stored = await sent(
                 run.ws,
-                run.provider,
-                asked_about.request,
-                place,
+                route.provider,
+                request,
+                replace(place, routing=why),
                 content_key=asked_about.key,
-                slot=_slot(run, begun),
+                slot=_slot(run, route, begun),
             )
-        return await _read(run, stored)
+        reading = await _read(run, stored)
+        if reading.answer is not None:
+            usage = reading.answer.usage
+            entrance.window.used(ticket, usage.prompt_tokens + usage.completion_tokens)
+        return reading
 
     def told(error: ProviderError, wait_s: float) -> None:
+        nonlocal failed_locally
+        if route.side == "local":
+            failed_locally = error.kind
         run.journal.warning(
             f"{place.domain} {asked_about.seed.id}: {error.kind}, again in {wait_s:.1f} s: {error.message}"
         )
@@ -348,6 +359,9 @@ async def _ask(run: _Run, asked_about: Question) -> Reading | None:
         return None
     except ProviderError as error:
         run.journal.warning(f"{place.domain} {asked_about.seed.id}: {error.kind}: {error.message}")
+        if error.stops_provider and run.routes.switch_off(route, error):
+            again(asked_about.ordinal)
+            return None
         if error.stops_provider:
             run.stop("failed", str(error))
         _count_failure(run, error)
@@ -359,7 +373,7 @@ async def _ask(run: _Run, asked_about: Question) -> Reading | None:
 async def _read(run: _Run, stored: Stored) -> Reading:
     """Read a stored answer. Raises ProviderError for one that is no good, which is recorded; a good one is
     recorded when it is judged, in the same transaction."""
-    reading = read(run.ws, run.provider, stored)
+    reading = read(run.ws, run.routes.of(stored.provider).provider, stored)
     run.cost_usd += 0.0 if stored.is_read else reading.cost_usd or 0.0
     if reading.problem is not None:
         await run.ws.db.write(lambda transaction: record(transaction, reading))

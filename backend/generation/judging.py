@@ -77,11 +77,11 @@ async def judge(
             input=candidate.input,
             output=candidate.output,
             exact_hash=known_by.exact_hash,
-            author=f"{campaign.provider}/{campaign.model}",
+            author=f"{reading.stored.provider}/{reading.stored.model}",
             campaign_id=campaign.id,
             request_id=reading.stored.request_id,
-            provider=campaign.provider,
-            model=campaign.model,
+            provider=reading.stored.provider,
+            model=reading.stored.model,
             extra=extra,
         )
         await samples.insert_gates(

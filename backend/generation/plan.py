@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 from backend.generation.domains import Domain, Seed
@@ -12,16 +14,31 @@ from backend.providers.base import ChatRequest
 from backend.store.campaigns import Campaign
 
 
-def split_target(target: int, domains: list[str]) -> dict[str, int]:
-    """`target` divided over the domains. What does not divide goes to the last ones, one each, so that the
-    first domain of the request's campaigns shows its 16 of 100 and 33 of 200, and the sum is the target.
+def split_target(
+    target: int, domains: list[str], weights: Mapping[str, float] | None = None
+) -> dict[str, int]:
+    """`target` divided over the domains by their weights (1 where none is given), at least one each. What does
+    not divide goes one each to the largest remainders, the last first among equals, so that the first domain
+    of the request's campaigns shows its 16 of 100 and 33 of 200, and the sum is the target.
 
-    Raises ValueError without domains, or with fewer samples than domains.
+    Raises ValueError without domains, with fewer samples than domains, or for a weight that is not above 0.
     """
     if not domains or target < len(domains):
         raise ValueError(f"a target of {target} cannot be divided over {len(domains)} domains")
-    share, rest = divmod(target, len(domains))
-    return {name: share + (i >= len(domains) - rest) for i, name in enumerate(domains)}
+    weight = {name: Fraction((weights or {}).get(name, 1)) for name in domains}
+    if min(weight.values()) <= 0:
+        raise ValueError("a domain's weight must be above 0")
+    whole = sum(weight.values())
+    exact = {name: max(Fraction(1), target * weight[name] / whole) for name in domains}
+    shares = {name: int(exact[name]) for name in domains}
+    by_rest = sorted(
+        range(len(domains)), key=lambda i: (exact[domains[i]] - shares[domains[i]], i), reverse=True
+    )
+    for i in by_rest[: max(0, target - sum(shares.values()))]:
+        shares[domains[i]] += 1
+    while sum(shares.values()) > target:  # some were lifted to their one: the largest gives
+        shares[max(domains, key=lambda name: shares[name])] -= 1
+    return shares
 
 
 @dataclass(frozen=True, slots=True)

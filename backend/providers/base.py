@@ -77,6 +77,11 @@ class ChatRequest:
         return "\n\n".join(m.content for m in self.messages if m.role == "system")
 
     @property
+    def least_tokens(self) -> int:
+        """About what the prompt costs in tokens, at four characters each; at least 1."""
+        return 1 + sum(len(m.content) for m in self.messages) // 4
+
+    @property
     def turns(self) -> tuple[Message, ...]:
         """The messages without the system ones."""
         return tuple(m for m in self.messages if m.role != "system")

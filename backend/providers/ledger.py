@@ -42,10 +42,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A raw answer that is a row. `reused`: it was there before. `is_read`: its usage is recorded."""
+    """A raw answer that is a row, of this provider and model. `reused`: it was there before. `is_read`: its
+    usage is recorded."""
 
     request_id: int
     raw: RawReply
+    provider: str
+    model: str
     reused: bool = False
     is_read: bool = False
 
@@ -108,8 +111,7 @@ async def sent(
     key = content_key or request.key(provider.name)
     opened = await _open(ws, provider, request, place, key)
     if isinstance(opened, Request):
-        raw = RawReply(opened.raw or b"", opened.ended_at or opened.sent_at)
-        return Stored(opened.id, raw, reused=True, is_read=opened.prompt_tokens is not None)
+        return stored_of(opened)
     is_out = False
     try:
         async with slot or nullcontext():
@@ -121,7 +123,19 @@ async def sent(
         raise
     # Also when the task is cancelled meanwhile: the answer was paid for.
     await ws.db.write(lambda transaction: requests.record_answer(transaction, opened, raw.body))
-    return Stored(opened, raw)
+    return Stored(opened, raw, provider.name, request.model)
+
+
+def stored_of(request: Request) -> Stored:
+    """The answer on a request's row."""
+    return Stored(
+        request.id,
+        RawReply(request.raw or b"", request.ended_at or request.sent_at),
+        request.provider,
+        request.model,
+        reused=True,
+        is_read=request.prompt_tokens is not None,
+    )
 
 
 async def _open(

@@ -9,9 +9,9 @@ nothing about how much is in flight and never shrink it.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,19 +28,21 @@ AHEAD = 0.5
 
 
 class _Places:
-    """So many places, given first come, first served; how many may change at any time."""
+    """So many places, given by priority, then first come, first served; how many may change at any time."""
 
     def __init__(self, most: Callable[[], int]) -> None:
         self.taken = 0
         self._most = most
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._came = 0
 
-    async def enter(self) -> None:
+    async def enter(self, priority: int = 0) -> None:
         if self.taken < self._most() and not self._waiting:
             self.taken += 1
             return
         place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        self._came += 1
+        heapq.heappush(self._waiting, (-priority, self._came, place))
         try:
             await place
         except asyncio.CancelledError:
@@ -55,7 +57,7 @@ class _Places:
     def admit(self) -> None:
         """Lets in those who wait, as far as there is room."""
         while self._waiting and self.taken < self._most():
-            place = self._waiting.popleft()
+            _, _, place = heapq.heappop(self._waiting)
             if not place.done():
                 self.taken += 1
                 place.set_result(None)
@@ -94,9 +96,13 @@ class AdaptiveLimit:
     def in_flight(self) -> int:
         return self._slots.taken
 
+    def forget_pause(self) -> None:
+        """Try again now, whatever the provider asked for: a person wants it."""
+        self._pause_until = float("-inf")
+
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Callable[[], None]]:
-        await self._turns.enter()
+    async def turn(self, priority: int = 0) -> AsyncIterator[Callable[[], None]]:
+        await self._turns.enter(priority)
         has_turn = True
 
         def begun() -> None:
@@ -111,10 +117,10 @@ class AdaptiveLimit:
             begun()
 
     @asynccontextmanager
-    async def slot(self, sleep: _Sleep | None = None) -> AsyncIterator[None]:
-        """A place in flight. What the block raises tells how it went. `sleep` waits out a pause that the
-        provider asked for, in the place of the limit's own."""
-        await self._slots.enter()
+    async def slot(self, sleep: _Sleep | None = None, priority: int = 0) -> AsyncIterator[None]:
+        """A place in flight; of those who wait, the highest priority has the next. What the block raises tells
+        how it went. `sleep` waits out a pause that the provider asked for, in the place of the limit's own."""
+        await self._slots.enter(priority)
         self._was_full = self._was_full or self.in_flight >= int(self.limit)
         try:
             await self._wait_out_the_pause(sleep or self._sleep)

@@ -1,6 +1,6 @@
 """Opens a provider by its kind and the workspace's settings: key, address, time limit.
 
-The embedded model gets its server here, which ends with the block.
+The embedded model gets its server here, one for all who use it at the same time, which ends with the last.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from backend.providers import Provider, ProviderConfig, load_sdk, open_provider
-from backend.providers.embedded import BUNDLED_MODEL, EmbeddedServer, bundled_gguf
+from backend.providers.embedded import bundled_gguf
 from backend.providers.keys import resolve_key
+from backend.providers.sharing import shared_server
 from backend.settings import Workspace
 
 
@@ -28,7 +29,7 @@ async def provider_for(
     address = base_url or settings.base_url or ""
     if kind == "embedded" and not address:
         async with (
-            EmbeddedServer(gguf or bundled_gguf(), BUNDLED_MODEL, parallel=settings.parallel) as server,
+            shared_server(ws, gguf or bundled_gguf(), settings.parallel) as server,
             _opened(server.config(settings.timeout_s)) as provider,
         ):
             yield provider

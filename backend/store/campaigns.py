@@ -32,6 +32,8 @@ class Campaign:
     started_at: float | None
     ended_at: float | None
     change: int
+    local: str | None
+    priority: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,16 @@ async def insert(
     parallel: int,
     budget_usd: float | None,
     budget_requests: int | None,
+    local: str | None = None,
+    priority: int = 0,
 ) -> int:
     """Insert a campaign in state "created" with its domains' targets; its id."""
     campaign_id = await transaction.insert(
         "INSERT INTO campaigns (name, state, provider, model, base_url, target, temperature, max_tokens, seed, "
-        "parallel, budget_usd, budget_requests, created_at) VALUES (?, 'created', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "parallel, budget_usd, budget_requests, local, priority, created_at) "
+        "VALUES (?, 'created', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (name, provider, model, base_url, sum(targets.values()), temperature, max_tokens, seed, parallel,
-         budget_usd, budget_requests, now()),
+         budget_usd, budget_requests, local, priority, now()),
     )  # fmt: skip
     await transaction.execute_many(
         "INSERT INTO campaign_domains (campaign_id, domain, target) VALUES (?, ?, ?)",
@@ -104,6 +109,23 @@ async def set_state(
 async def set_wish(transaction: Transaction, campaign_id: int, wish: Literal["pause", "cancel"]) -> None:
     """Ask the owner of a running campaign, which may be another process, to pause or cancel it."""
     await transaction.execute("UPDATE campaigns SET wish = ? WHERE id = ?", (wish, campaign_id))
+
+
+async def set_targets(transaction: Transaction, campaign_id: int, targets: dict[str, int]) -> None:
+    """Give the domains new targets; a campaign that was done is paused, and has somewhere to go again."""
+    await transaction.execute_many(
+        "UPDATE campaign_domains SET target = ?, exhausted = 0 WHERE campaign_id = ? AND domain = ?",
+        [(target, campaign_id, domain) for domain, target in targets.items()],
+    )
+    await transaction.execute(
+        "UPDATE campaigns SET target = ?, state = CASE state WHEN 'done' THEN 'paused' ELSE state END, "
+        "ended_at = NULL, error = NULL WHERE id = ?",
+        (sum(targets.values()), campaign_id),
+    )
+
+
+async def set_priority(transaction: Transaction, campaign_id: int, priority: int) -> None:
+    await transaction.execute("UPDATE campaigns SET priority = ? WHERE id = ?", (priority, campaign_id))
 
 
 async def count(transaction: Transaction, campaign_id: int, domain: str, *, accepted: bool) -> None:
