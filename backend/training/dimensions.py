@@ -6,12 +6,10 @@ Counted here: its linear layers (those that get an adapter and that 4-bit loadin
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from backend.settings import SettingsError, Workspace
@@ -227,18 +225,4 @@ def known(name: str, ws: Workspace | None = None) -> Dimensions:
             f"the dimensions of {name} are not known here. Give a folder that holds its config.json "
             "(--base_model path:FOLDER), or add the model to config/models.toml of the workspace"
         )
-    return from_config(entry, name, "config/models.toml")
-
-
-def in_folder(folder: Path, name: str) -> Dimensions | None:
-    """The dimensions that a model's folder on this machine tells; None where it has no config.json.
-
-    Raises UnknownModel.
-    """
-    file = folder / "config.json"
-    if not file.is_file():
-        return None
-    try:
-        return from_config(json.loads(file.read_text("utf-8")), name, str(file))
-    except (ValueError, AttributeError) as error:
-        raise UnknownModel(f"{name}: {file} cannot be read: {error}") from error
+    return from_config(entry, name.removeprefix("hub:"), "config/models.toml")

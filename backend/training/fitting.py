@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 from collections.abc import AsyncGenerator, Mapping
@@ -159,7 +160,7 @@ async def describe_model(
     A config.json wins, here or on the host; else `config/models.toml`. Raises UnknownModel, HostError.
     """
     start = None
-    base, name = model.location, model.name
+    base, name = model.location, model.name.removeprefix("hub:")
     if model.kind == "adapter":
         config = await _json(host, model.location, "adapter_config.json") or {}
         start = _adapter_of(config)
@@ -181,19 +182,22 @@ def _adapter_of(config: Mapping[str, Any]) -> StartAdapter:
 
 async def _json(host: Host | None, folder: str, name: str) -> dict[str, Any] | None:
     """A JSON file of a model's folder, here or on the host; None where neither has it. Raises UnknownModel."""
-    here = Path(folder).expanduser() / name
     try:
-        if here.is_file():
-            return cast(dict[str, Any], json.loads(here.read_text("utf-8")))
-        if host is not None:
-            return cast(dict[str, Any], json.loads(await host.read(f"{folder}/{name}")))
+        text: str | bytes | None = await asyncio.to_thread(_text_here, folder, name)
+        if text is None and host is not None:
+            text = await host.read(f"{folder}/{name}")
+        return None if text is None else cast(dict[str, Any], json.loads(text))
     except ValueError as error:
         raise UnknownModel(f"{folder}/{name} cannot be read: {error}") from error
     except LinkLost:
         raise
     except HostError:
         return None  # not there: the host has another way to the model, or will say so itself
-    return None
+
+
+def _text_here(folder: str, name: str) -> str | None:
+    file = Path(folder).expanduser() / name
+    return file.read_text("utf-8") if file.is_file() else None
 
 
 def _advice(plan: Plan, start: StartAdapter | None, card: Card) -> Advice | None:

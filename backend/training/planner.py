@@ -15,7 +15,7 @@ from backend.contract.options import describe
 from backend.contract.recipe import Recipe
 from backend.training.data import TrainingRefused
 from backend.training.dimensions import Dimensions
-from backend.training.vram import CONTEXT_BYTES, GIB, Logits, Part, StartAdapter, parts
+from backend.training.vram import CONTEXT_BYTES, GIB, Logits, Part, StartAdapter, parts, trained_in_8bit
 
 # Of a card: what a desktop and the driver hold, what the allocator loses to fragments, and what the prediction
 # may be wrong by. A card that is too full does not fail on Windows: it spills into shared memory, and crawls.
@@ -149,9 +149,7 @@ def _steps(recipe: Recipe, start: StartAdapter | None) -> Iterator[dict[str, Any
         yield {"load_in_4bit": True, "fp16": False, "bf16": True}
     if not recipe.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
-    if not ("8bit" in recipe.optim or recipe.optim == "auto"):
-        yield {"optim": "paged_adamw_8bit"}
-    if recipe.optim == "auto" and not recipe.load_in_4bit:
+    if not trained_in_8bit(recipe):
         yield {"optim": "paged_adamw_8bit"}
     effective = recipe.batch_size * recipe.gradient_accumulation_steps
     for batch in range(recipe.batch_size - 1, 0, -1):
@@ -193,10 +191,10 @@ def as_flags(recipe: Recipe) -> tuple[str, ...]:
 
 def refuse(plan: Plan, advice: Advice | None, where: str) -> DoesNotFit:
     """The error that says why a run is not launched. `where` names the card."""
-    need = f"{plan.model.name} with this recipe needs about {gib(plan.total)}; {where} has {gib(plan.available)} to give"
+    need = f"{plan.model.name} with this recipe needs about {gib(plan.total)}; {where} gives {gib(plan.available)}"
     if advice is None:
-        smallest = "and no recipe of this model fits it: take a smaller model or a larger card"
-        return DoesNotFit(f"{need}, {smallest}", plan, advice)
+        remedy = "No recipe of this model fits it: take a smaller model or a larger card"
+        return DoesNotFit(f"{need}. {remedy}", plan, advice)
     lines = [f"{need}.", f"The nearest recipe that fits ({gib(advice.plan.total)}) changes:"]
     lines += [f"  {change.field}: {change.before} -> {change.after}" for change in advice.changes]
     lines += [f"Give these flags too: {' '.join(advice.flags)}", "(--allow-oversize launches it as it is.)"]

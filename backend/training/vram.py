@@ -15,9 +15,15 @@ from backend.training.dimensions import Dimensions
 GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 CONTEXT_BYTES = GIB
+# Bytes of a weight that is not packed, and of an activation: fp16 or bf16. Where a recipe names neither, the
+# worker takes bf16 on a card that has it (every card since 2020).
+WIDTH = 2
 # TRL 1.16, trl/kernels/chunked_logprob.py: the tile in which hidden states meet the head.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32_768
 TILE_BYTES_TORCH, TILE_BYTES_TRITON = 31, 2
+# Of each score of attention that is not fused: before and after its cap, softmax in fp32, and its 16-bit copy.
+SCORE_BYTES = 8
+HEAD_INPUT_BYTES = 20  # of each hidden figure: the last norm in fp32, its gradients, and the head's in fp32
 
 Logits = Literal["tiled", "tiled-triton", "whole"]
 
@@ -74,29 +80,21 @@ def trained_in_8bit(recipe: Recipe) -> bool:
     return "8bit" in recipe.optim or (recipe.optim == "auto" and recipe.load_in_4bit)
 
 
-def _width(recipe: Recipe) -> int:
-    """Bytes of a weight that is not packed and of an activation. Nothing asked: bf16, as the worker chooses on
-    a card that has it. In fp32 with neither: never on a card."""
-    return 2
-
-
 def _weights(model: Dimensions, recipe: Recipe) -> Part:
     """Linear layers: nf4 takes half a byte, and with double quantisation 8 bits for each 64 weights and 32 bits
     for each 256 of those: 0.516 bytes (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
     count = model.linear_parameters
     if recipe.load_in_4bit:
         return Part("weights", round(count * NF4_BYTES), f"{count:,} in linear layers x 0.516 bytes (nf4)")
-    width = _width(recipe)
-    return Part("weights", count * width, f"{count:,} in linear layers x {width} bytes")
+    return Part("weights", count * WIDTH, f"{count:,} in linear layers x {WIDTH} bytes")
 
 
 def _kept_whole(model: Dimensions, recipe: Recipe) -> Part:
     """Embedding, head, norms and biases, which 4-bit loading leaves as they are (transformers skips the head;
     only linear layers are packed)."""
     count = model.embedding_parameters + model.small_parameters + model.other_parameters
-    width = _width(recipe)
     what = "embedding, norms" if model.tied else "embedding, head, norms"
-    return Part("embeddings and head", count * width, f"{count:,} in {what} x {width} bytes")
+    return Part("embeddings and head", count * WIDTH, f"{count:,} in {what} x {WIDTH} bytes")
 
 
 def _adapter(recipe: Recipe, trainable: int) -> list[Part]:
@@ -119,13 +117,13 @@ def _adapter(recipe: Recipe, trainable: int) -> list[Part]:
 def _activations(model: Dimensions, recipe: Recipe, adapter: StartAdapter, logits: Logits) -> list[Part]:
     """What a pass keeps for its way back. With gradient checkpointing: the input of every layer, then at any
     moment either one layer computed anew or the logits, never both (Chen et al. 2016, arXiv 1604.06174)."""
-    count, width = tokens(recipe), _width(recipe)
+    count = tokens(recipe)
     layer = layer_bytes(model, recipe, adapter)
     passing = passing_bytes(model, recipe)
     at_logits = _logits(model, count, logits)
     if recipe.gradient_checkpointing:
-        kept = count * model.layers * model.hidden * width
-        formula = f"{count:,} tokens x {model.layers} layers x {model.hidden} x {width} bytes (checkpoints)"
+        kept = count * model.layers * model.hidden * WIDTH
+        formula = f"{count:,} tokens x {model.layers} layers x {model.hidden} x {WIDTH} bytes (checkpoints)"
         one = count * (layer + passing)
         working = (one, f"{count:,} tokens x {layer + passing:,} bytes: one layer computed anew")
     else:
@@ -143,31 +141,48 @@ def _activations(model: Dimensions, recipe: Recipe, adapter: StartAdapter, logit
 def layer_bytes(model: Dimensions, recipe: Recipe, adapter: StartAdapter) -> int:
     """Bytes a token that one decoder layer keeps for its way back.
 
-    Counted from transformers' modelling files: each norm keeps its input in fp32; attention its queries, keys,
-    values and output; the gated MLP three products; each adapter its input (and, with dropout, a mask of a
-    byte; without, layers with one input share it on a 4-bit base). Frozen weights keep no input. Attention
-    that is not fused keeps its scores: heads x length x (4 + 2 + 2 capped).
+    Counted from transformers' modelling files, and equal to the byte to what a real step keeps
+    (tests/training/measure_step.py): each norm its input in fp32; attention its queries, keys, values and
+    output; the gated MLP three products; each adapter what comes in and what its first half makes of it. With
+    dropout each keeps a dropped copy and a mask of a byte; without, on a 4-bit base, those with one input share
+    it. Frozen weights keep no input. Attention that is not fused keeps its scores.
     """
-    width = _width(recipe)
     query, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    kept = 4 * (model.norms * model.hidden + model.normed_heads * model.head_dim)
-    kept += width * (2 * query + 2 * keys) + 4 * model.heads
-    kept += width * 3 * model.intermediate
+    kept = 4 * (model.norms * (model.hidden + 1) + model.normed_heads * (model.head_dim + 1))
+    kept += WIDTH * (2 * query + 2 * keys) + 4 * model.heads
+    kept += WIDTH * 3 * model.intermediate
+    if model.model_type == "phi3":
+        kept += WIDTH * (query + 2 * keys)  # the fused projection beside its rotated parts
     if model.eager_attention:
-        kept += 8 * model.heads * recipe.max_length
+        kept += SCORE_BYTES * model.heads * recipe.max_length
     targeted = model.targeted(adapter.targets)
     dropped = recipe.lora_dropout > 0
     if dropped or not recipe.load_in_4bit:
-        kept += sum(linear.inputs * (2 + dropped) for linear in targeted)
+        kept += sum(linear.inputs * (WIDTH + dropped) for linear in targeted)
     else:
-        groups = {(linear.inputs, linear.name in ("o_proj", "down_proj")) for linear in targeted}
-        kept += sum(inputs * 2 for inputs, _ in groups)
-    return kept + 2 * adapter.rank * len(targeted)
+        sources = {_source(linear.name): linear.inputs for linear in targeted}
+        kept += sum(WIDTH * inputs for source, inputs in sources.items() if source != "attention")
+    return kept + WIDTH * adapter.rank * len(targeted)
+
+
+def _source(linear: str) -> str:
+    """Where a linear layer's input comes from; attention's output is kept by attention itself."""
+    if linear == "o_proj":
+        return "attention"
+    if linear == "down_proj":
+        return "mlp"
+    return "second norm" if linear in ("gate_proj", "up_proj", "gate_up_proj") else "first norm"
 
 
 def passing_bytes(model: Dimensions, recipe: Recipe) -> int:
-    """Bytes a token of gradients that are alive together on the way back through one layer."""
-    return _width(recipe) * 3 * model.intermediate + 8 * model.hidden
+    """Bytes a token that are alive beside a layer's kept ones on the way back through its MLP.
+
+    Measured like `layer_bytes`: below 4 x intermediate with 16-bit adapters (a 4-bit base); with fp32 adapters
+    4 x hidden + 6 x intermediate, and 10 x intermediate with dropout.
+    """
+    if recipe.load_in_4bit:
+        return 4 * model.intermediate
+    return 4 * model.hidden + (10 if recipe.lora_dropout > 0 else 6) * model.intermediate
 
 
 def _logits(model: Dimensions, count: int, logits: Logits) -> tuple[int, str]:
@@ -178,5 +193,5 @@ def _logits(model: Dimensions, count: int, logits: Logits) -> tuple[int, str]:
         return count * 8 * model.vocab, f"{count:,} tokens x 8 bytes x {model.vocab:,} words: whole logits"
     each = TILE_BYTES_TRITON if logits == "tiled-triton" else TILE_BYTES_TORCH
     rows, columns = min(count, TILE_TOKENS), min(model.vocab, TILE_VOCABULARY)
-    size = rows * columns * each + count * model.hidden * 8
+    size = rows * columns * each + count * model.hidden * HEAD_INPUT_BYTES
     return size, f"a tile of {rows:,} tokens x {columns:,} words x {each} bytes, and hidden gradients"
