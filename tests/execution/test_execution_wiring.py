@@ -153,8 +153,11 @@ async def test_an_evaluation_executes_the_answers(tmp_path: Path, monkeypatch: p
             evaluation = await run_evaluation(ws, "api:openai/m", ["asm"], max_new_tokens=512)
             document = await evaluation_document(ws, evaluation.id)
     outcomes = [item["outcome"] for item in sorted(document["items"], key=lambda item: _place(item["id"]))]
-    assert outcomes == ["correct", "wrong", "no_assembly", "refused"] * 2
-    assert [item["score"] for item in document["items"]].count(1.0) == 2
+    assert [set(outcomes[place::4]) - {"no_finish"} for place in range(4)] == [
+        {"correct"}, {"wrong"}, {"no_assembly"}, {"refused"},
+    ]  # fmt: skip
+    scores = [item["score"] for item in document["items"]]
+    assert scores.count(1.0) == outcomes.count("correct") == len(outcomes[::4])
     assert "is scored by text" not in " ".join(evaluation.notes)
 
 
