@@ -37,7 +37,9 @@ class _Tuning:
     max_steps: int = option("stop after this many steps; 0: num_epochs decides", 0, minimum=0)
     warmup_steps: int = option("steps of rising learning rate; -1: five in a hundred", -1, minimum=-1)
     optim: str = option(
-        "optimizer; auto: paged_adamw_8bit for a 4-bit base on a card", "auto", choices=OPTIMIZERS
+        "optimizer; auto: paged_adamw_8bit for a 4-bit base. Without a card always adamw_torch",
+        "auto",
+        choices=OPTIMIZERS,
     )
     weight_decay: float = option("weight decay", 0.0, minimum=0, maximum=1)
     max_grad_norm: float = option("gradients are clipped to this norm", 1.0, above=0)

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from backend.contract.recipe import DpoRecipe, SftRecipe
 from backend.hosts.catalog import add_host
+from backend.hosts.mirror import wait_for
 from backend.registry.references import resolve
 from backend.settings import HostSettings, Workspace
 from backend.store import jobs, memory_plans, runs
@@ -313,10 +314,13 @@ async def test_what_a_run_took_corrects_the_next_prediction_of_its_host(
     python = card(tmp_path / "bin", 64)
     add_host(ws, "tiny", HostSettings(kind="local", root=str(tmp_path / "root"), python=str(python)))
     data = str(write_rows(tmp_path / "sums"))
-    values = {**SHORT, "base_model": f"path:{small_model}", "max_steps": 1}
+    # The optimizer of a card: without one (this nvidia-smi has no driver behind it) the plain one stands in.
+    values = {**SHORT, "base_model": f"path:{small_model}", "max_steps": 1, "optim": "paged_adamw_8bit"}
     with pytest.raises(DoesNotFit, match="take a smaller model or a larger card"):
         await start_sft(ws, "tiny", values, dataset=data)
     run = await start_sft(ws, "tiny", values, dataset=data, name="big", allow_oversize=True)
+    job = await wait_for(ws, str(run.job_id))
+    assert job.state == "done", job.error
     kept = await memory_plans.peaks(ws.db, "tiny")
     assert [(peak.run, peak.measured, peak.card) for peak in kept] == [("big", None, 64)]
     predicted = round(kept[0].predicted * 2**20)
