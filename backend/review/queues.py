@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -38,7 +38,7 @@ async def ids(
     *,
     seed: int = 0,
     threshold: float = 0.5,
-) -> list[int]:
+) -> array[int]:
     """The ids of the filter's samples in an order.
 
     "random" depends on the seed and the ids alone, so samples that arrive later move no other out of its
@@ -47,45 +47,81 @@ async def ids(
     """
     if order == "uncertain":
         condition, values = samples.where(filter)
-        rows = await ws.db.fetch_all(
+        return await ws.db.numbers(
             f"SELECT id FROM samples WHERE {condition} "  # noqa: S608 - values are bound
             "ORDER BY score IS NULL, abs(score - ?), id DESC",
             (*values, threshold),
         )
-        return [row[0] for row in rows]
-    found = await samples.ids(ws.db, filter, newest_first=order != "oldest")
+    found = await ws.db.numbers(*samples.ids_query(filter, newest_first=order != "oldest"))
     if order == "random":
         return await asyncio.to_thread(_shuffled, found, seed)
     return found
 
 
-def _shuffled(found: Sequence[int], seed: int) -> list[int]:
+async def first(
+    ws: Workspace, filter: Filter, order: Order = "newest", *, threshold: float = 0.5, limit: int
+) -> array[int]:
+    """The beginning of what `ids` gives, without finding the rest; empty where there is no quicker way."""
+    if order in ("newest", "oldest"):
+        return array("q", await samples.ids(ws.db, filter, newest_first=order == "newest", limit=limit))
+    if order == "uncertain":
+        return await _nearest(ws, filter, threshold, limit)
+    return array("q")
+
+
+async def _nearest(ws: Workspace, filter: Filter, threshold: float, limit: int) -> array[int]:
+    """From the index of scores, outwards on both sides of the threshold."""
+    condition, values = samples.where(filter)
+    found: list[tuple[float, int]] = []
+    for side, direction in ((">=", "ASC"), ("<", "DESC")):
+        rows = await ws.db.fetch_all(
+            "SELECT score, id FROM samples INDEXED BY samples_by_score "  # noqa: S608 - values are bound
+            f"WHERE {condition} AND score {side} ? ORDER BY score {direction}, id DESC LIMIT ?",
+            (*values, threshold, limit),
+        )
+        found += [(abs(row[0] - threshold), -row[1]) for row in rows]
+    return array("q", [-negative for _, negative in sorted(found)[:limit]])
+
+
+def _shuffled(found: array[int], seed: int) -> array[int]:
     """In the order of a hash of seed and id: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    numbers = np.asarray(found, dtype=np.uint64)
+    numbers = np.frombuffer(found, dtype=np.int64).astype(np.uint64)
     key = numbers * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     key ^= key >> np.uint64(31)
-    order: list[int] = numbers[np.argsort(key, kind="stable")].tolist()
-    return order
+    return array("q", numbers[np.argsort(key, kind="stable")].astype(np.int64).tobytes())
 
 
 async def counts(ws: Workspace, filter: Filter = EVERYTHING) -> dict[SampleState, int]:
     """How many samples of the filter are in each state, those with none as 0; `filter.states` is ignored."""
-    found = await samples.count_by_state(ws.db, replace(filter, states=()))
+    condition, values = samples.where(replace(filter, states=()))
+    rows = await ws.db.fetch_long(
+        f"SELECT state, count(*) FROM samples WHERE {condition} GROUP BY state",  # noqa: S608 - values are bound
+        values,
+    )
+    found: dict[str, int] = dict(rows)
     return {state: found.get(state, 0) for state in _STATES}
 
 
 async def progress(
-    ws: Workspace, filter: Filter = EVERYTHING, *, since: float, reviewer: str | None = None
+    ws: Workspace,
+    filter: Filter = EVERYTHING,
+    *,
+    since: float,
+    reviewer: str | None = None,
+    left: int | None = None,
 ) -> Progress:
-    """How far the reviewer has come since `since` (Unix seconds), and how long the rest takes at that rate."""
-    decided = await ws.db.fetch_value(
+    """How far the reviewer has come since `since` (Unix seconds), and how long the rest takes at that rate.
+
+    `left` is the filter's pending samples, where the caller has counted them.
+    """
+    ((decided,),) = await ws.db.fetch_long(
         "SELECT count(DISTINCT sample_id) FROM decisions JOIN samples ON samples.id = sample_id "
         "WHERE reviewer = ? AND at >= ? AND decided_at >= ?",
         (reviewer or ws.settings.review.reviewer, since, since),
     )
-    left = (await counts(ws, filter))["pending"]
+    left = (await counts(ws, filter))["pending"] if left is None else left
     minutes = max(now() - since, 1.0) / 60
     rate = decided / minutes
     return Progress(decided, rate, left, left / rate * 60 if rate else None)

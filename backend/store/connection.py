@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import sqlite3
+from array import array
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +136,9 @@ class _Direct(Transaction):
         self._direct.executemany(sql, rows)
 
 
+# Between two fetches the thread that reads lets the event loop in.
+_ROWS_AT_ONCE = 512
+
 Work = Callable[[Transaction], Coroutine[Any, Any, Row]]
 """What `Database.write` runs: it may wait for its transaction and for nothing else."""
 
@@ -216,6 +220,52 @@ def _finished(coroutine: Coroutine[Any, Any, Row]) -> Row:
     raise RuntimeError("a work of Database.write may wait for its transaction only")
 
 
+def _numbers(cursor: sqlite3.Cursor) -> array[int]:
+    found: array[int] = array("q")
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        found.extend(row[0] for row in rows)
+    return found
+
+
+class _LongReader:
+    """A connection for readings that take long, and the thread that it belongs to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="long reader")
+        self._connection: sqlite3.Connection | None = None
+
+    async def read(
+        self, collect: Callable[[sqlite3.Cursor], Row], sql: str, parameters: Sequence[Value]
+    ) -> Row:
+        work = self._thread.submit(self._read, collect, sql, parameters)
+        reading = asyncio.wrap_future(work)
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            if not work.cancel() and self._connection is not None:
+                self._connection.interrupt()
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                reading.exception()
+            raise
+
+    def _read(self, collect: Callable[[sqlite3.Cursor], Row], sql: str, parameters: Sequence[Value]) -> Row:
+        try:
+            if self._connection is None:
+                self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+                self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                self._connection.execute("PRAGMA query_only = ON")
+            return collect(self._connection.execute(sql, parameters))
+        except sqlite3.OperationalError as error:
+            raise _explain(self.path, error) from error
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        self._thread.shutdown()
+
+
 class Database(Queries):
     """The open database. Reading goes through the reading connection, outside of any transaction."""
 
@@ -224,6 +274,7 @@ class Database(Queries):
         self._writer = writer
         self._write_lock = asyncio.Lock()
         self._batch = _Batch(path)
+        self._long = _LongReader(path)
         self._committer = asyncio.create_task(self._commit_batches(), name="group commit")
 
     @asynccontextmanager
@@ -282,6 +333,18 @@ class Database(Queries):
                 else:
                     done.set_exception(error)
 
+    async def numbers(self, sql: str, parameters: Sequence[Value] = ()) -> array[int]:
+        """The first column of every row, whole numbers of 64 bits: a million take 8 MB and no list of rows.
+
+        Read on a connection of its own, so that no other reading waits; a caller that is cancelled ends it.
+        Raises StoreError where the database cannot be read.
+        """
+        return await self._long.read(_numbers, sql, parameters)
+
+    async def fetch_long(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Few rows that take long to find, such as counts of everything; else as `numbers`."""
+        return await self._long.read(sqlite3.Cursor.fetchall, sql, parameters)
+
     async def data_version(self) -> int:
         """A number that changes when another connection has committed."""
         return int(await self.fetch_value("PRAGMA data_version"))
@@ -311,6 +374,7 @@ class Database(Queries):
         await self._committer
         await asyncio.get_running_loop().run_in_executor(self._batch.thread, self._batch.close)
         self._batch.thread.shutdown()
+        await self._long.close()
         await self._writer.close()
         await self._connection.close()
 

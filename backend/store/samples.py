@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from backend.store.clock import now
@@ -168,13 +168,27 @@ def where(filters: Filter) -> tuple[str, list[Value]]:
 
 async def ids(queries: Queries, filters: Filter, *, newest_first: bool = True, limit: int = -1) -> list[int]:
     """The ids that the filter leaves, in id order."""
-    condition, values = where(filters)
+    sql, values = ids_query(filters, newest_first=newest_first)
+    return [row[0] for row in await queries.fetch_all(f"{sql} LIMIT ?", (*values, limit))]
+
+
+def ids_query(filters: Filter, *, newest_first: bool = True) -> tuple[str, list[Value]]:
+    """The statement that gives the filter's ids in id order, and its parameters.
+
+    Words are looked for in the full-text index, which gives its rows in id order by itself: the first ones
+    are there before the last is found. CROSS JOIN is SQLite's way to say in which order to join.
+    """
     order = "DESC" if newest_first else "ASC"
-    rows = await queries.fetch_all(
-        f"SELECT id FROM samples WHERE {condition} ORDER BY id {order} LIMIT ?",  # noqa: S608 - values are bound
-        (*values, limit),
+    words = match_query(filters.text or "")
+    if not words:
+        condition, values = where(filters)
+        return f"SELECT id FROM samples WHERE {condition} ORDER BY id {order}", values  # noqa: S608 - values are bound
+    condition, values = where(replace(filters, text=None))
+    return (
+        "SELECT samples.id FROM samples_fts CROSS JOIN samples ON samples.id = samples_fts.rowid "  # noqa: S608
+        f"WHERE samples_fts MATCH ? AND {condition} ORDER BY samples_fts.rowid {order}",
+        [words, *values],
     )
-    return [row[0] for row in rows]
 
 
 async def count_by_state(queries: Queries, filters: Filter = Filter()) -> dict[str, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from textual.containers import Horizontal
 from backend.review import bulk, deciding, guidelines, queues
 from backend.review.card import Card, cards
 from backend.review.queues import ORDERS, Order
-from backend.store import campaigns, samples
+from backend.store import campaigns
 from backend.store.samples import Filter, SampleState
 from hafs_tui import format as fmt
 from hafs_tui.actions import Need
@@ -103,16 +102,16 @@ class ReviewScreen(ModeScreen[ReviewSnapshot]):
         return await read(self.ws, self.filters, self._since)
 
     async def _read_queue(self, *, follow: bool = True) -> None:
-        if self.order in ("newest", "oldest"):
-            # The first samples are there at once, however long the rest takes.
-            newest_first = self.order == "newest"
-            first = await samples.ids(self.ws.db, self.filters, newest_first=newest_first, limit=_FIRST)
-            self.queue.set_ids(array("q", first), follow=follow)
+        # The first samples are there at once, however long the rest takes.
+        first = await queues.first(self.ws, self.filters, self.order, limit=_FIRST)
+        if first:
+            self.queue.set_ids(first, follow=follow)
             await self._fetch_cards()
-            if len(first) < _FIRST:
+            if len(first) < _FIRST and self.order != "uncertain":
                 return
         found = await queues.ids(self.ws, self.filters, self.order, seed=int(self._since))
-        self.queue.set_ids(array("q", found), follow=follow)
+        # Meanwhile a person may have gone on: the cursor stays on its sample.
+        self.queue.set_ids(found, follow=follow or bool(first))
         await self._fetch_cards()
 
     def show(self, snapshot: ReviewSnapshot) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from backend.review.card import Card
 from backend.store.samples import Filter, GateRow
 from hafs_tui import format as fmt
@@ -61,5 +63,5 @@ def _origin(card: Card) -> list[str]:
         tokens = f"{fmt.count(request.prompt_tokens)} in, {fmt.count(request.completion_tokens)} out"
         lines.append(f"{request.provider}/{request.model}, {tokens}, {fmt.money(request.cost_usd)}")
         if request.routing:
-            lines.append(f"routing: {request.routing}")
+            lines.append(f"routing: {json.loads(request.routing)['reason']}")
     return lines

@@ -36,7 +36,8 @@ async def read(ws: Workspace, filters: Filter, since: float) -> ReviewSnapshot:
     """Counts and progress for `filters`; `since` is when the person began (Unix seconds)."""
     newest = await ws.db.fetch_value("SELECT coalesce(max(id), 0) FROM samples")
     counts = await queues.counts(ws, filters)
-    return ReviewSnapshot(counts, await queues.progress(ws, filters, since=since), int(newest))
+    progress = await queues.progress(ws, filters, since=since, left=counts["pending"])
+    return ReviewSnapshot(counts, progress, int(newest))
 
 
 async def scored(ws: Workspace) -> bool:

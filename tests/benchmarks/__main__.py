@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.benchmarks import decisions, engine, events, execution, startup
+from tests.benchmarks import decisions, engine, events, execution, review, startup
 
 BENCHMARKS = {
     "engine": engine.run,
     "decisions": decisions.run,
     "events": events.run,
     "execution": execution.run,
+    "review": review.run,
     "startup": startup.run,
 }
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from array import array
 
 import pytest
 
 from backend.review import ReviewError, deciding
 from backend.review.bulk import approve_by_policy, last_bulk, matching, reject_by_policy, undo_bulk
 from backend.review.card import as_json, card, cards
-from backend.review.queues import counts, ids, progress
+from backend.review.queues import counts, first, ids, progress
 from backend.settings import Workspace
 from backend.store import campaigns, decisions, requests, samples
 from backend.store.samples import Filter, GateRow
@@ -19,18 +21,18 @@ from tests.fixtures.made_samples import put_sample, put_samples
 async def test_orders(ws: Workspace) -> None:
     scores = [0.9, 0.52, None, 0.1, 0.45]
     made = [await put_sample(ws, f"o{n}", score=score) for n, score in enumerate(scores)]
-    assert await ids(ws, order="newest") == made[::-1]
-    assert await ids(ws, order="oldest") == made
+    assert list(await ids(ws, order="newest")) == made[::-1]
+    assert list(await ids(ws, order="oldest")) == made
     by_doubt = [made[n] for n in (1, 4, 3, 0, 2)]
-    assert await ids(ws, order="uncertain") == by_doubt, "nearest to 0.5 first, without a score last"
+    assert list(await ids(ws, order="uncertain")) == by_doubt, "nearest to 0.5 first, without a score last"
 
 
 async def test_a_random_order_is_the_seeds_and_new_samples_move_no_other(ws: Workspace) -> None:
     made = await put_samples(ws, 200)
-    drawn = await ids(ws, order="random", seed=5)
+    drawn = list(await ids(ws, order="random", seed=5))
     assert sorted(drawn) == made
-    assert drawn not in (made, made[::-1], await ids(ws, order="random", seed=6))
-    assert await ids(ws, order="random", seed=5) == drawn
+    assert drawn not in (made, made[::-1], list(await ids(ws, order="random", seed=6)))
+    assert list(await ids(ws, order="random", seed=5)) == drawn
     later = await put_sample(ws, "later")
     assert [i for i in await ids(ws, order="random", seed=5) if i != later] == drawn
 
@@ -49,6 +51,27 @@ async def test_counts_name_every_state_and_progress_counts_what_stands(ws: Works
     assert (far.decided, far.left) == (2, 4)
     assert far.seconds_left == pytest.approx(4 / far.per_minute * 60)
     assert (await progress(ws, since=0, reviewer="nobody")).seconds_left is None
+
+
+async def test_the_beginning_of_a_queue_is_there_without_the_rest(ws: Workspace) -> None:
+    for number in range(20):
+        await put_sample(ws, f"word{number % 2} x{number}", score=number * 7 % 20 / 20)
+    for order in ("newest", "oldest", "uncertain"):
+        for filter in (Filter(), Filter(text="word1"), Filter(states=("approved",))):
+            whole = await ids(ws, filter, order)
+            assert await first(ws, filter, order, limit=5) == whole[:5], (order, filter)
+    assert len(await ids(ws, Filter(text="word1"))) == 10
+    assert await first(ws, Filter(), "random", limit=5) == array("q"), "a shuffle has no beginning of its own"
+
+
+async def test_a_long_reading_that_nobody_waits_for_ends(ws: Workspace) -> None:
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    reading = asyncio.create_task(ws.db.fetch_long(endless))
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert await ws.db.numbers("SELECT 7") == array("q", [7])
 
 
 async def test_a_policy_decides_in_batches_and_is_undone_in_one_step(
