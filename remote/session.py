@@ -29,6 +29,7 @@ REMEDIES = {
     "root": "Choose another root folder for this host, or have that one made writable.",
     "PermissionError": "Check who owns that path on the host.",
     "missing": "Check the path on the host.",
+    "windows": "See docs/hosts.md, Windows: what its sshd and policies must allow.",
     "slurm": "Check the host's `slurm` settings (partition, account, time), and Slurm itself with sinfo.",
     "not waiting": "`job show` says what became of it.",
     "timeout": "Allow it more time, or launch it as a job.",
@@ -241,7 +242,7 @@ class Session:
         with suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
-        words = (self._stderr or noise).decode("utf-8", "replace").strip()[-2000:]
+        words = as_text(self._stderr or noise).strip()[-2000:]
         if not late and (code is None or code < 0):
             why = words or "the connection was closed"
             return LinkLost(self.host, "start the agent", why, "Try again when the link is back.")
@@ -252,6 +253,16 @@ class Session:
         elif "SyntaxError" in words or "from __future__" in words:
             message, remedy = "its Python is too old", "The agent needs Python 3.9 or newer: give its path."
         return HostError(self.host, "start the agent", f"{message}: {words}" if words else message, remedy)
+
+
+def as_text(words: bytes) -> str:
+    """What a login printed: UTF-8, PowerShell's UTF-16, or a console's code page, of which ASCII is sure."""
+    if words[:2] == b"\xff\xfe" or words[1::2].count(0) > len(words) // 4:
+        return words.decode("utf-16-le", "replace").lstrip("\ufeff")
+    try:
+        return words.decode("utf-8")
+    except UnicodeDecodeError:
+        return words.decode("cp437" if b"\r\n" in words else "latin-1")
 
 
 async def open_session(host: str, channel: Channel, root: str) -> Session:

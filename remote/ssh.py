@@ -107,8 +107,17 @@ class SshConnector:
     async def _command(self, connection: asyncssh.SSHClientConnection) -> str:
         if self._agent is None:
             self._agent = await self._send_agent(connection)
-        python = self._config.python or "python3"
-        return f"{quoted(python)} -I -u -X utf8 {quoted(self._agent)} serve"
+        windows = "for_Windows" in str(connection.get_extra_info("server_version"))
+        python = self._config.python or ("python" if windows else "python3")
+        words = (python.replace("\\", "/") if windows else python, self._agent)
+        if windows and not all(PLAIN.fullmatch(word) for word in words):
+            # Its sshd, and then cmd.exe or PowerShell, each read quotes in their own way.
+            odd = next(word for word in words if not PLAIN.fullmatch(word))
+            remedy = "Give a path without spaces and signs (its short name is one: dir /x shows it)."
+            raise HostError(
+                self._config.name, "start the agent", f"a path that no shell takes: {odd}", remedy
+            )
+        return f"{quoted(words[0])} -I -u -X utf8 {quoted(words[1])} serve"
 
     async def _send_agent(self, connection: asyncssh.SSHClientConnection) -> str:
         """Put the agent under the root there, under its hash, whole or not at all. Its path for a shell."""

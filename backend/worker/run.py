@@ -6,11 +6,13 @@ lie over the file). A stop signal asks the work to save and end; a second one en
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import errno
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +45,9 @@ class Refused(Exception):
     def __init__(self, code: str, message: str, remedy: str, exit_code: int = EXIT_REFUSED) -> None:
         super().__init__(message)
         self.code, self.message, self.remedy, self.exit_code = code, message, remedy, exit_code
+
+
+STOP_FILE = "HAFS_STOP_FILE"
 
 
 class Stopped(BaseException):
@@ -124,11 +129,20 @@ def _signals_to(session: Session) -> Iterator[None]:
     """Stop signals reach the session while its work runs."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)]
     before = {number: signal.signal(number, session.on_signal) for number in numbers}
+    if os.name == "nt" and os.environ.get(STOP_FILE):
+        threading.Thread(target=_watch_stop_file, args=(Path(os.environ[STOP_FILE]),), daemon=True).start()
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _watch_stop_file(file: Path) -> None:
+    """On Windows no signal reaches a job: its stop file does, as the same request."""
+    while not file.exists():
+        time.sleep(0.5)
+    _thread.interrupt_main(signal.SIGTERM)
 
 
 def _own_events_file(job: JobSpec) -> str:
