@@ -17,6 +17,7 @@ class Need(Enum):
     CAMPAIGN = "no campaign is selected: make one with n"
     CAMPAIGN_RUNS = "this campaign is not running"
     CAMPAIGN_RESTS = "this campaign is running, or it is over"
+    CAMPAIGN_STANDS = "pause this campaign first"
     CAMPAIGN_OPEN = "this campaign is over"
     SAMPLE = "no sample is selected: change the filter, or run a campaign"
     DATASET = "there is no dataset version: build one with d in Training"
@@ -119,6 +120,30 @@ _CAMPAIGNS = (
         "Cancel",
         "End the campaign for good; its samples stay.",
         (Need.CAMPAIGN, Need.CAMPAIGN_OPEN),
+    ),
+    Action(
+        "campaigns.clone",
+        "c",
+        "Clone",
+        "Make a campaign that asks what the selected one asks.",
+        (Need.CAMPAIGN,),
+        footer=False,
+    ),
+    Action(
+        "campaigns.retarget",
+        "t",
+        "Target",
+        "Raise the target; a campaign that is done can go on.",
+        (Need.CAMPAIGN, Need.CAMPAIGN_STANDS),
+        footer=False,
+    ),
+    Action(
+        "campaigns.priority",
+        "o",
+        "Priority",
+        "Say which campaign goes first where several share a provider.",
+        (Need.CAMPAIGN,),
+        footer=False,
     ),
     Action(
         "campaigns.review",

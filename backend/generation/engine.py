@@ -118,11 +118,12 @@ async def run_campaign(
     """Run the campaign until it is done, paused, cancelled, out of budget or failed; its row afterwards.
 
     `provider` takes the place of the one that the campaign's settings open, `readings` of what the GPU of a
-    hybrid campaign's host says. Cancelling the call leaves the
-    campaign paused, with what was in flight listed as possibly charged.
+    hybrid campaign's host says. Cancelling the call leaves the campaign paused, with what was in flight
+    listed as possibly charged.
 
     Raises CampaignError for an unknown or ended campaign, LeaseHeldError when another process runs it,
-    ProviderError when the provider cannot be opened, SettingsError for a broken domain, StoreError when the database cannot be written.
+    ProviderError when the provider cannot be opened, SettingsError for a broken domain, StoreError when the
+    database cannot be written.
     """
     campaign = await campaigns.by_name(ws.db, name)
     if campaign is None:

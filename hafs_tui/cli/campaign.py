@@ -1,4 +1,4 @@
-"""`hafs-tui campaign`: create, run, pause, resume, cancel, list, show, compare, rescore, export, decisions."""
+"""`hafs-tui campaign`: make, run and steer campaigns, and see what they did and why."""
 
 from __future__ import annotations
 
@@ -44,7 +44,15 @@ def command() -> None:
 )
 @click.option("--model", required=True, help="The model, as the provider names it.")
 @click.option("--target", type=int, required=True, help="Accepted samples wanted, divided over the domains.")
-@click.option("--domains", default="", help="Names split by commas; every domain where left out.")
+@click.option(
+    "--domains",
+    default="",
+    help="Names split by commas, with weights where wanted (asm:3,text:1); every domain where left out.",
+)
+@click.option("--local", help="ollama:MODEL[@HOST]: share requests with one's own GPU, by how busy it is.")
+@click.option(
+    "--priority", type=int, default=0, help="The higher goes first where campaigns share a provider."
+)
 @click.option("--base-url", help="The provider's address, where it is not the usual one.")
 @click.option("--temperature", type=float, help="0 to 2.")
 @click.option("--max-tokens", type=int, help="Longest answer; else the domain's.")
@@ -59,10 +67,66 @@ async def create(ws: Workspace, session: Session, /, name: str, domains: str, **
     from backend.generation.campaigns import create as create_campaign
     from backend.generation.progress import progress_of
 
-    names = tuple(part.strip() for part in domains.split(",") if part.strip())
-    campaign = await create_campaign(ws, NewCampaign(name=name, domains=names, **given))
+    weights = _weights(domains)
+    campaign = await create_campaign(
+        ws, NewCampaign(name=name, domains=tuple(weights), weights=weights, **given)
+    )
     shown = await progress_of(ws, campaign.name)
     session.show(as_json(shown), f"campaign {name} is ready: hafs-tui campaign run {name}")
+
+
+def _weights(domains: str) -> dict[str, float]:
+    """The weight of each domain of "asm:3,text": 1 where none is named."""
+    weights: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in domains.split(","))):
+        name, colon, weight = part.partition(":")
+        try:
+            weights[name.strip()] = float(weight) if colon else 1.0
+        except ValueError as error:
+            raise Failed(f"--domains {part!r}: expected NAME or NAME:WEIGHT, as in asm:3,text:1") from error
+    return weights
+
+
+@command.command(epilog="Example: hafs-tui campaign clone pilot second")
+@click.argument("name")
+@click.argument("new_name")
+@in_workspace
+async def clone(ws: Workspace, session: Session, name: str, new_name: str) -> None:
+    """Make a campaign that asks what another asks, with nothing done yet."""
+    from backend.generation.campaigns import clone as clone_campaign
+    from backend.generation.progress import progress_of
+
+    await clone_campaign(ws, name, new_name)
+    shown = await progress_of(ws, new_name)
+    session.show(as_json(shown), f"campaign {new_name} is ready: hafs-tui campaign run {new_name}")
+
+
+@command.command(epilog="Example: hafs-tui campaign retarget pilot --target 200")
+@click.argument("name")
+@click.option("--target", type=int, required=True, help="Accepted samples wanted; more than now.")
+@in_workspace
+async def retarget(ws: Workspace, session: Session, name: str, target: int) -> None:
+    """Raise a campaign's target; one that was done can run again."""
+    from backend.generation.campaigns import retarget as raise_target
+    from backend.generation.progress import progress_of
+
+    await raise_target(ws, name, target)
+    shown = await progress_of(ws, name)
+    session.show(as_json(shown), f"campaign {name} wants {target}: hafs-tui campaign run {name}")
+
+
+@command.command(epilog="Example: hafs-tui campaign priority pilot 5")
+@click.argument("name")
+@click.argument("priority", type=int)
+@in_workspace
+async def priority(ws: Workspace, session: Session, name: str, priority: int) -> None:
+    """Say which campaign goes first where several share a provider; it holds from its next start."""
+    from backend.generation.campaigns import set_priority
+
+    campaign = await set_priority(ws, name, priority)
+    session.show(
+        {"name": name, "priority": campaign.priority}, f"campaign {name} has priority {campaign.priority}"
+    )
 
 
 @command.command(epilog="Example: hafs-tui campaign run pilot --detach")
@@ -271,18 +335,23 @@ async def decisions(ws: Workspace, session: Session, name: str) -> None:
     from backend.generation.campaigns import routing_decisions
 
     found = await routing_decisions(ws, name)
-    rows = [
-        (d.request_id, d.domain, d.provider, d.model, d.routing or "the campaign's own provider")
+    rows = [(d.request_id, d.domain, d.provider, d.model, d.reason) for d in found]
+    value = [
+        {
+            "request_id": d.request_id, "domain": d.domain, "ordinal": d.ordinal, "provider": d.provider,
+            "model": d.model, "reason": d.reason, "reading": d.routing["reading"] if d.routing else None,
+        }
         for d in found
-    ]
-    session.show({"decisions": found}, table(("request", "domain", "provider", "model", "reason"), rows))
+    ]  # fmt: skip
+    session.show({"decisions": value}, table(("request", "domain", "provider", "model", "reason"), rows))
 
 
 def as_json(p: Progress) -> dict[str, Any]:
     """The campaign object of `CLI.md`, and more."""
     c = p.campaign
     return {
-        "name": c.name, "state": c.state, "provider": c.provider, "model": c.model, "target": c.target,
+        "name": c.name, "state": c.state, "provider": c.provider, "model": c.model, "local": c.local,
+        "priority": c.priority, "target": c.target,
         "accepted": p.accepted, "rejected": p.rejected, "requests": p.spent.requests,
         "answered": p.spent.answered, "failed": p.spent.failed, "possibly_charged": p.spent.unanswered,
         "cost_usd": p.spent.cost_usd, "projected_usd": p.projected_usd, "acceptance": p.acceptance,

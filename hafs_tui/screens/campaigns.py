@@ -11,7 +11,17 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 
-from backend.generation.campaigns import PROVIDERS, NewCampaign, cancel, create, pause
+from backend.generation.campaigns import (
+    PROVIDERS,
+    NewCampaign,
+    RoutingDecision,
+    cancel,
+    clone,
+    create,
+    pause,
+    retarget,
+    set_priority,
+)
 from backend.generation.domains import Domain, load_domains
 from backend.generation.engine import run_campaign
 from backend.generation.progress import Progress
@@ -43,6 +53,7 @@ class CampaignsScreen(ModeScreen[CampaignsSnapshot]):
     CampaignsScreen .middle { height: 10; }
     CampaignsScreen #domains { width: 3fr; height: 1fr; }
     CampaignsScreen #figures { width: 2fr; padding-left: 1; }
+    CampaignsScreen #routing { height: 1; display: none; }
     CampaignsScreen #failures { height: 1fr; min-height: 4; }
     """
 
@@ -75,6 +86,7 @@ class CampaignsScreen(ModeScreen[CampaignsSnapshot]):
                 id="domains",
             )
             yield Facts(id="figures", label_width=9)
+        yield Facts(id="routing", label_width=9)
         yield Table([Column("Failed", 11), Column("Kind", 12), Column("Message")], id="failures")
 
     async def read(self) -> CampaignsSnapshot:
@@ -84,6 +96,9 @@ class CampaignsScreen(ModeScreen[CampaignsSnapshot]):
     def show(self, snapshot: CampaignsSnapshot) -> None:
         self._table("#campaigns").set_rows([_row(each) for each in snapshot.campaigns])
         self._show_selected()
+        routing = self.query_one("#routing", Facts)
+        routing.display = snapshot.newest is not None
+        routing.set_facts(_routing(snapshot.newest))
         self._table("#failures").set_rows(
             [
                 Row(
@@ -117,6 +132,8 @@ class CampaignsScreen(ModeScreen[CampaignsSnapshot]):
             holds.add(Need.CAMPAIGN_RESTS)
         if state not in ("done", "cancelled"):
             holds.add(Need.CAMPAIGN_OPEN)
+        if state not in ("running", "cancelled"):
+            holds.add(Need.CAMPAIGN_STANDS)
         return holds
 
     @on(RowView.Moved, "#campaigns")
@@ -146,6 +163,8 @@ class CampaignsScreen(ModeScreen[CampaignsSnapshot]):
             Field("provider", "Provider", Kind.CHOICE, "embedded", choices=[(p, p) for p in PROVIDERS],
                   help="Keys come from the environment or the keyring."),
             Field("model", "Model", default="smollm2", help="As the provider names it."),
+            Field("local", "Local model", required=False,
+                  help="ollama:MODEL or ollama:MODEL@HOST, to share requests with your own GPU."),
             Field("base_url", "Address", required=False, help="Only for a server of your own."),
             Field("target", "Accepted samples", Kind.INT, 100, minimum=1),
             Field("domains", "Domains", Kind.CHOICES, tuple(domains),
@@ -168,6 +187,7 @@ class CampaignsScreen(ModeScreen[CampaignsSnapshot]):
                 target=answers.integer("target"),
                 domains=answers.several("domains"),
                 base_url=answers.optional_text("base_url"),
+                local=answers.optional_text("local"),
                 temperature=answers.number("temperature"),
                 parallel=answers.integer("parallel"),
                 seed=answers.integer("seed"),
@@ -201,6 +221,38 @@ class CampaignsScreen(ModeScreen[CampaignsSnapshot]):
 
         question = f"End campaign {name} for good? What it accepted stays; it cannot run again."
         self.app.push_screen(Confirm(question, "End it"), answered)
+
+    def do_clone(self) -> None:
+        if self.selected is None:
+            return
+        name = self.selected.campaign.name
+
+        async def made(answers: Answers) -> str:
+            return (await clone(self.ws, name, answers.text("name"))).name
+
+        self.app.push_screen(Form(f"Clone {name}", (Field("name", "Name of the new one"),), made))
+
+    def do_retarget(self) -> None:
+        if self.selected is None:
+            return
+        campaign = self.selected.campaign
+
+        async def raised(answers: Answers) -> str:
+            return (await retarget(self.ws, campaign.name, answers.integer("target"))).name
+
+        wanted = Field("target", "Accepted samples", Kind.INT, campaign.target, minimum=campaign.target + 1)
+        self.app.push_screen(Form(f"Raise the target of {campaign.name}", (wanted,), raised))
+
+    def do_priority(self) -> None:
+        if self.selected is None:
+            return
+        campaign = self.selected.campaign
+
+        async def said(answers: Answers) -> str:
+            return (await set_priority(self.ws, campaign.name, answers.integer("priority"))).name
+
+        wanted = Field("priority", "Priority", Kind.INT, campaign.priority, help="The higher goes first.")
+        self.app.push_screen(Form(f"Priority of {campaign.name}", (wanted,), said))
 
     async def do_review(self) -> None:
         if self.selected is None:
@@ -242,13 +294,22 @@ def _domain_rows(progress: Progress) -> list[Row]:
     ]
 
 
+def _routing(newest: RoutingDecision | None) -> list[Fact]:
+    """Why the newest request of a hybrid campaign went where it went."""
+    if newest is None:
+        return []
+    return [Fact("newest", f"{newest.provider}/{newest.model}: {newest.reason}")]
+
+
 def _figures(progress: Progress) -> list[Fact]:
     campaign, spent = progress.campaign, progress.spent
     eta = fmt.duration(progress.eta_s)
     if progress.eta_low_s is not None:
         eta += f" ({fmt.duration(progress.eta_low_s)} to {fmt.duration(progress.eta_high_s)})"
-    facts = [
-        Fact("model", f"{campaign.provider}/{campaign.model}"),
+    facts = [Fact("model", f"{campaign.provider}/{campaign.model}")]
+    if campaign.local is not None:
+        facts.append(Fact("local", campaign.local))
+    facts += [
         Fact("accepted", f"{fmt.percent(progress.acceptance)} of judged"),
         Fact("rate", f"{fmt.per_minute(progress.rate)}, {fmt.per_minute(progress.requests_per_s)} asked"),
         Fact("ETA", eta),

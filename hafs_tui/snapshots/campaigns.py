@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.generation.campaigns import RoutingDecision, routing_decisions
 from backend.generation.progress import Progress, progress
 from backend.settings import Workspace
 from backend.store import campaigns, requests
@@ -14,11 +15,13 @@ FAILURES = 20
 
 @dataclass(frozen=True, slots=True)
 class CampaignsSnapshot:
-    """`failures` belong to the campaign `selected`, newest first."""
+    """`failures` belong to the campaign `selected`, newest first; so does `newest`, the last routing decision
+    of a hybrid campaign."""
 
     campaigns: tuple[Progress, ...]
     selected: str | None
     failures: tuple[Request, ...]
+    newest: RoutingDecision | None = None
 
 
 class CampaignReader:
@@ -47,4 +50,7 @@ class CampaignReader:
         if chosen is None and found:
             chosen = found[0].campaign
         failures = await requests.last_failures(ws.db, chosen.id, FAILURES) if chosen else []
-        return CampaignsSnapshot(found, chosen.name if chosen else None, tuple(failures))
+        newest = None
+        if chosen is not None and chosen.local is not None:
+            newest = next(iter(await routing_decisions(ws, chosen.name, newest=1)), None)
+        return CampaignsSnapshot(found, chosen.name if chosen else None, tuple(failures), newest)

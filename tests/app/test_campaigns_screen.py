@@ -8,6 +8,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Select, SelectionList
 
 from backend.generation.campaigns import NewCampaign, create
+from backend.generation.engine import run_campaign
 from backend.generation.progress import progress_of
 from backend.settings import Workspace
 from backend.store import campaigns
@@ -47,7 +48,8 @@ async def fill(app: HafsApp, pilot: Pilot[None], url: str, name: str) -> Form[st
     form = app.screen
     assert isinstance(form, Form)
     texts = list(form.query(Input))
-    texts[0].value, texts[1].value, texts[2].value, texts[3].value = name, "m", url, "12"
+    for place, text in enumerate((name, "m", "", url, "12")):
+        texts[place].value = text
     form.query_one(Select).value = "openai"
     domains = form.query_one(SelectionList)
     domains.deselect_all()
@@ -149,3 +151,38 @@ async def test_a_campaign_of_another_process_is_followed(app: HafsApp, ws: Works
             table = screen.query_one("#campaigns", Table)
             await until(lambda n=number, t=table: f"{n}/12" in shown(t), pilot)  # type: ignore[misc]
         await asyncio.sleep(0)
+
+
+async def test_a_campaign_is_cloned_its_target_raised_and_its_priority_set(
+    app: HafsApp, ws: Workspace
+) -> None:
+    await make(ws, "pilot", "http://127.0.0.1:9")
+    async with app.run_test() as pilot:
+        screen = await open_campaigns(app, pilot, 1)
+        for key, text in (("c", "second"), ("t", "20"), ("o", "7")):
+            await pilot.press(key)
+            await until(lambda: isinstance(app.screen, Form), pilot)
+            app.screen.query_one(Input).value = text
+            await pilot.press("ctrl+s")
+            await until(lambda: app.screen is screen, pilot)
+        table = screen.query_one("#campaigns", Table)
+        await until(lambda: "second" in shown(table) and "0/20" in shown(table), pilot)
+    targets = {
+        campaign.name: (campaign.target, campaign.priority) for campaign in await campaigns.every(ws.db)
+    }
+    assert sorted(targets) == ["pilot", "second"]
+    assert sorted(targets.values()) in ([(12, 0), (20, 7)], [(12, 7), (20, 0)])
+
+
+async def test_the_newest_routing_decision_is_shown_with_its_reason(app: HafsApp, ws: Workspace) -> None:
+    write_domain(ws.home)
+    async with OpenAIServer(reply=repeat) as server, app.run_test() as pilot:
+        await create(
+            ws,
+            NewCampaign(
+                "h", "openai", "m", 4, ("words",), base_url=server.base_url, local="ollama:small", parallel=1
+            ),
+        )
+        screen = await open_campaigns(app, pilot, 1)
+        await run_campaign(ws, "h", readings=lambda: None)
+        await until(lambda: "no reading of the GPU" in shown(screen.query_one("#routing")), pilot)

@@ -58,7 +58,7 @@ HEAVY = (
 )
 CONTRACT = """
 doctor backup prune lineage demo
-campaign create|run|pause|resume|cancel|list|show|compare|rescore|export|decisions
+campaign create|run|pause|resume|cancel|clone|retarget|priority|list|show|compare|rescore|export|decisions
 samples list|show|search|approve|reject|edit|undo|import|export
 dataset build|list|show|check|import|export
 host add|list|probe|gpus|shell|put|get
