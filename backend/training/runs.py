@@ -26,6 +26,7 @@ from backend.settings import Workspace
 from backend.store import Queries, Transaction, datasets, jobs, memory_plans, runs
 from backend.store.datasets import DatasetVersion
 from backend.store.jobs import Job
+from backend.store.memory_plans import Peak
 from backend.store.runs import Checkpoint, Run, RunKind
 from backend.training.data import RunData, TrainingRefused, check, decided_pairs, find_dataset
 from backend.training.fitting import fit_or_refuse, recipe_of
@@ -41,12 +42,14 @@ _HERE = "(chosen at launch)"  # stands for the places on the host while a recipe
 
 @dataclass(frozen=True, slots=True)
 class RunDetails:
-    """A run with what belongs to it. `jobs` are all that worked for it, oldest first."""
+    """A run with what belongs to it. `jobs` are all that worked for it, oldest first; `memory` is what it was
+    predicted to take of its card, and took (None where it was launched without a plan)."""
 
     run: Run
     jobs: list[Job]
     checkpoints: list[Checkpoint]
     dataset: DatasetVersion | None
+    memory: Peak | None = None
 
     @property
     def job(self) -> Job | None:
@@ -151,7 +154,9 @@ async def show_run(ws: Workspace, name: str) -> RunDetails:
     """A run with its jobs, checkpoints and dataset. Raises TrainingRefused for an unknown name."""
     run = await _run(ws, name)
     dataset = await datasets.by_id(ws.db, run.dataset_id) if run.dataset_id is not None else None
-    return RunDetails(run, await _jobs_of(ws, run), await runs.checkpoints(ws.db, run.id), dataset)
+    planned = await memory_plans.peaks(ws.db, run.host)
+    memory = next((peak for peak in planned if peak.run == run.name), None)
+    return RunDetails(run, await _jobs_of(ws, run), await runs.checkpoints(ws.db, run.id), dataset, memory)
 
 
 async def run_metrics(

@@ -181,6 +181,10 @@ async def show(ws: Workspace, session: Session, run: str) -> None:
     details = await show_run(ws, run)
     value = as_json(details.run, list(details.checkpoints))
     value["dataset"] = f"{details.dataset.name}@{details.dataset.version}" if details.dataset else None
+    memory = details.memory
+    value["peak_memory_mib"] = (
+        {"predicted": memory.predicted, "measured": memory.measured} if memory else None
+    )
     newest = (
         f"{details.checkpoints[-1].path} (of {len(details.checkpoints)})" if details.checkpoints else None
     )

@@ -24,7 +24,7 @@ from backend.training.dimensions import Dimensions, UnknownModel, from_config, k
 from backend.training.fitting import correction_for, describe_model, plan_run
 from backend.training.planner import DoesNotFit, Plan, as_flags, make_plan, nearest_fit
 from backend.training.recipes import presets, recipe_values
-from backend.training.runs import start_dpo, start_sft
+from backend.training.runs import show_run, start_dpo, start_sft
 from backend.training.vram import GIB, Logits, StartAdapter, layer_bytes, passing_bytes
 from hafs_tui.cli import cli
 from tests.training.test_runs import SHORT, write_rows
@@ -330,6 +330,9 @@ async def test_what_a_run_took_corrects_the_next_prediction_of_its_host(
             figures: list[tuple[str, float | None]] = [("peak_memory_mib", took * kept[0].predicted)]
             await jobs.put_metrics(transaction, str(run.job_id), step, figures)
     assert await correction_for(ws, "tiny", predicted) == pytest.approx(1.25)
+    memory = (await show_run(ws, "big")).memory
+    assert memory is not None
+    assert memory.measured == pytest.approx(1.25 * memory.predicted)
     assert await correction_for(ws, "tiny", 5 * predicted) == 1  # a small model says little of a large one
     assert await correction_for(ws, "local", predicted) == 1
     made, _, found = await plan_run(ws, "sft", values, f"path:{small_model}", host="tiny")
