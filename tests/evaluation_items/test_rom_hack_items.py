@@ -11,18 +11,18 @@ import pytest
 from backend.evaluation.benchmarks import BenchmarkItem, read_benchmark
 from backend.evaluation.checking import check_benchmark
 from backend.evaluation.scoring import score_answer
-from backend.execution.pool import open_execution
+from backend.execution.pool import Execution
 from backend.execution.tools import find_tools
 from backend.settings.models import Tools
 from tests.evaluation_items.mutations import Mutant, explained, mutants_of, survivors
 from tests.fixtures.benchmarks.rom_hack.making import CANARY
 from tests.fixtures.make_rom_hack_benchmark import FILE, lines
 
-TOOLS = find_tools(Tools())
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_every_item_s_own_answers_come_out_as_the_file_says() -> None:
-    report = await check_benchmark(FILE, TOOLS)
+    report = await check_benchmark(FILE, find_tools(Tools()))
     assert [(case.id, case.kind, case.outcome, case.detail) for case in report.failed] == []
     assert report.holds
     assert not report.unchecked
@@ -33,11 +33,11 @@ async def test_every_item_s_own_answers_come_out_as_the_file_says() -> None:
     assert all(judged[item.id, "near_miss"] and judged[item.id, "broken"] for item in items)
 
 
-def test_the_file_is_what_its_source_makes() -> None:
+async def test_the_file_is_what_its_source_makes() -> None:
     assert FILE.read_text("utf-8") == lines(), "run python -m tests.fixtures.make_rom_hack_benchmark"
 
 
-def test_items_are_marked_and_their_prompts_hold_no_answer() -> None:
+async def test_items_are_marked_and_their_prompts_hold_no_answer() -> None:
     for item in read_benchmark(FILE).items:
         assert item.canary == CANARY
         assert CANARY not in item.prompt
@@ -48,15 +48,14 @@ def test_items_are_marked_and_their_prompts_hold_no_answer() -> None:
         assert all(reference not in item.prompt for reference in item.references)
 
 
-async def test_no_instruction_and_no_data_of_a_right_patch_can_be_left_out() -> None:
+async def test_no_instruction_and_no_data_of_a_right_patch_can_be_left_out(execution: Execution) -> None:
     """Of the instructions every fifth; `python -m tests.evaluation_items.mutations rom_hack` tries them all."""
     items = read_benchmark(FILE).items
     instructions = [mutant for item in items for mutant in mutants_of(item)]
     data = [mutant for item in items for mutant in _without_data(item)]
     assert len(instructions) > 400
     assert len(data) > 40
-    async with open_execution(TOOLS) as execution:
-        found = await survivors(execution, [*instructions[::5], *data])
+    found = await survivors(execution, [*instructions[::5], *data])
     assert {mutant.key for mutant in found} <= set(explained())
 
 
@@ -80,41 +79,38 @@ def _without_data(item: BenchmarkItem) -> Iterator[Mutant]:
     ],
     ids=["grows the ROM", "freecode", "another title", "another size in the header", "a byte of the game"],
 )
-async def test_a_right_patch_that_does_more_is_wrong(more: str, outcomes: set[str]) -> None:
+async def test_a_right_patch_that_does_more_is_wrong(
+    execution: Execution, more: str, outcomes: set[str]
+) -> None:
     items = [item for item in read_benchmark(FILE).items if item.wanted and item.wanted.max_size is None]
-    async with open_execution(TOOLS) as execution:
-        found = await asyncio.gather(
-            *(score_answer(execution, item, f"{_code(item.references[0])}\n{more}\n") for item in items)
-        )
+    found = await asyncio.gather(
+        *(score_answer(execution, item, f"{_code(item.references[0])}\n{more}\n") for item in items)
+    )
     assert {outcome for outcome, _ in found} <= outcomes, found
 
 
-async def test_a_routine_that_writes_elsewhere_is_wrong() -> None:
+async def test_a_routine_that_writes_elsewhere_is_wrong(execution: Execution) -> None:
     items = [item for item in read_benchmark(FILE).items if "    rtl" in item.references[0]]
     assert len(items) > 10
-    async with open_execution(TOOLS) as execution:
-        found = await asyncio.gather(
-            *(
-                score_answer(
-                    execution,
-                    item,
-                    _code(item.references[0]).replace(
-                        "    rtl", "    pha\n    lda #$5A\n    sta $7F4321\n    pla\n    rtl"
-                    ),
-                )
-                for item in items
+    found = await asyncio.gather(
+        *(
+            score_answer(
+                execution,
+                item,
+                _code(item.references[0]).replace(
+                    "    rtl", "    pha\n    lda #$5A\n    sta $7F4321\n    pla\n    rtl"
+                ),
             )
+            for item in items
         )
+    )
     assert all(outcome in ("wrong", "no_finish") for outcome, _ in found), found
 
 
-async def test_what_is_no_patch_is_no_right_one() -> None:
+async def test_what_is_no_patch_is_no_right_one(execution: Execution) -> None:
     items = read_benchmark(FILE).items
     texts = ["", "Use a JSL to free space.", "```asm\n; nothing\n```", "lorom\n"]
-    async with open_execution(TOOLS) as execution:
-        found = await asyncio.gather(
-            *(score_answer(execution, item, text) for item in items for text in texts)
-        )
+    found = await asyncio.gather(*(score_answer(execution, item, text) for item in items for text in texts))
     assert {outcome for outcome, _ in found} <= {"no_assembly", "no_answer"}, Counter(found)
 
 
