@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,8 @@ from backend.settings import remove_host as remove_from_file
 from remote import Host, HostConfig, HostError, Probe, Slurm, open_host
 
 TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+# Wanted by some recipes only.
+QUANTISATION = "bitsandbytes"
 _ASK_VERSIONS = """
 import importlib.metadata, json, sys
 found = {}
@@ -35,16 +37,19 @@ class HostReport:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        return tuple(name for name, version in self.libraries.items() if version is None)
+        """What every run needs and this host has not."""
+        return tuple(name for name in TRAINING_LIBRARIES if self.libraries.get(name) is None)
 
     @property
     def remedy(self) -> str:
         """How to bring what is missing; empty where nothing is."""
-        if not self.missing:
-            return ""
+        return self.bring(self.missing) if self.missing else ""
+
+    def bring(self, libraries: Sequence[str]) -> str:
+        """The command that installs libraries for the host's Python."""
         return (
             f"Name a Python that has them as `python` of this host, or install them for {self.probe.python}: "
-            f"{self.probe.python} -m pip install {' '.join(self.missing)}"
+            f"{self.probe.python} -m pip install {' '.join(libraries)}"
         )
 
 
@@ -149,7 +154,7 @@ async def probe_host(ws: Workspace, name: str, *, accept_new: bool = False) -> H
 async def report_of(host: Host) -> HostReport:
     """The report of an open host. Raises HostError."""
     probe = await host.probe()
-    asked = await host.run((probe.python, "-c", _ASK_VERSIONS, *TRAINING_LIBRARIES))
+    asked = await host.run((probe.python, "-c", _ASK_VERSIONS, *TRAINING_LIBRARIES, QUANTISATION))
     if asked.exit_code != 0:
         words = asked.stderr.decode("utf-8", "replace").strip()[-500:]
         raise HostError(host.name, "ask for the training libraries", words, "Check this host's `python`.")

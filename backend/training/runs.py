@@ -17,7 +17,7 @@ from typing import Any
 from backend.contract.job import JobSpec
 from backend.contract.options import from_values, to_values
 from backend.contract.recipe import Recipe
-from backend.hosts.catalog import open_named_host, report_of
+from backend.hosts.catalog import QUANTISATION, open_named_host, report_of
 from backend.hosts.launching import launch_worker
 from backend.hosts.placing import OnCopy, PlacedModel, place_file, place_folder, place_model
 from backend.registry.catalog import folder_name, safe_name
@@ -192,8 +192,9 @@ async def _start(
         raise TrainingRefused(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-'")
     await _refuse_taken(ws.db, name)
     async with open_named_host(ws, host_name) as host:
-        probe = await ready(host)
-        plan = await fit_or_refuse(ws, host, probe, recipe_of(kind, values), model, allow=allow_oversize)
+        wanted = recipe_of(kind, values)
+        probe = await ready(host, wanted)
+        plan = await fit_or_refuse(ws, host, probe, wanted, model, allow=allow_oversize)
         places = await _place(ws, host, probe, kind, data, model, on_copy)
         places["output_dir"] = _under(probe.root, output or f"runs/{name}")
         recipe = from_values(RECIPES[kind], {**values, **places})
@@ -244,12 +245,24 @@ async def _place(
     return {"sft_model": placed.location, "base_model": placed.base, "preference_data": lies}
 
 
-async def ready(host: Host) -> Probe:
-    """The host's probe, once it is known that it can train. Raises TrainingRefused, HostError."""
+async def ready(host: Host, recipe: Recipe | None = None) -> Probe:
+    """The host's probe, once it is known that it can train, as the recipe wants it where one is given.
+
+    Raises TrainingRefused, HostError.
+    """
     report = await report_of(host)
     if report.missing:
         raise TrainingRefused(f"host {host.name} has no {', '.join(report.missing)}.\n{report.remedy}")
+    if recipe is not None and _quantises(recipe) and report.libraries.get(QUANTISATION) is None:
+        raise TrainingRefused(
+            f"host {host.name} has no {QUANTISATION}, which load_in_4bit and 8-bit optimizers need.\n"
+            f"{report.bring([QUANTISATION])}"
+        )
     return report.probe
+
+
+def _quantises(recipe: Recipe) -> bool:
+    return recipe.load_in_4bit or recipe.optim.endswith("8bit")
 
 
 def _check_values(kind: RunKind, values: Mapping[str, Any]) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from backend.contract.options import ParameterError
-from backend.hosts.catalog import add_host, open_named_host
+from backend.contract.recipe import SftRecipe
+from backend.hosts.catalog import HostReport, add_host, open_named_host, probe_host
 from backend.hosts.jobs import cancel_job
 from backend.hosts.mirror import wait_for
 from backend.registry.catalog import register, show_model
@@ -20,6 +22,7 @@ from backend.registry.lineage import lineage
 from backend.registry.references import ModelReferenceError, resolve
 from backend.settings import HostSettings, SettingsError, Workspace
 from backend.store import datasets, jobs, pairs
+from backend.training import runs
 from backend.training.recipes import options, presets, recipe_values
 from backend.training.runs import (
     TrainingRefused,
@@ -30,6 +33,7 @@ from backend.training.runs import (
     start_dpo,
     start_sft,
 )
+from remote import Host
 from tests.fixtures.workspace_hosts import Loop
 
 SHORT: dict[str, Any] = {
@@ -294,3 +298,23 @@ def test_every_packaged_preset_is_accepted(ws: Workspace, kind: str) -> None:
     for preset in presets(ws).values():
         if preset.kind == kind:
             from_values(RECIPES[preset.kind], {**preset.values, **dict.fromkeys(places, "x")})
+
+
+async def test_a_host_without_bitsandbytes_is_refused_for_4_bit_alone(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = await probe_host(ws, "local")
+    without = dataclasses.replace(whole, libraries={**whole.libraries, "bitsandbytes": None})
+
+    async def report(host: Host) -> HostReport:
+        return without
+
+    monkeypatch.setattr(runs, "report_of", report)
+    recipe = SftRecipe(output_dir="x", base_model="x", dataset="x")
+    async with open_named_host(ws, "local") as host:
+        assert (await runs.ready(host, recipe)).python == whole.probe.python
+        for wanting in ({"load_in_4bit": True}, {"optim": "adamw_8bit"}):
+            with pytest.raises(
+                TrainingRefused, match=r"has no bitsandbytes(.|\n)*-m pip install bitsandbytes"
+            ):
+                await runs.ready(host, dataclasses.replace(recipe, **wanting))  # type: ignore[arg-type]
