@@ -51,7 +51,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Callable, Optional
 
 PROTOCOL = 1
-BLOCK = 256 * 1024
+BLOCK = 1024 * 1024
 OUTPUT_LIMIT = 8 * 1024 * 1024
 HEARTBEAT_S = 5.0
 ORPHAN_GRACE_S = 5.0
@@ -1128,6 +1128,7 @@ class Session:
         self.root = ""
         self.jobs = Jobs("")
         self.gpu_count: Optional[int] = None
+        self.digests: dict[str, Any] = {}  # of parts that this session wrote from their first byte on
 
     def serve(self) -> None:
         try:
@@ -1421,14 +1422,76 @@ class Session:
             if file.seek(0, os.SEEK_END) != offset:
                 raise Refused("offset", f"{part} has {file.tell()} bytes, not {offset}")
             file.write(body)
+        if offset == 0:
+            self.digests[part] = hashlib.sha256()
+        if part in self.digests:
+            self.digests[part].update(body)
         return {}
+
+    def op_have(self, body: bytes) -> tuple[Json, bytes]:
+        """Which of these files, [path, size, sha256], are here with that content, as places in the list."""
+        here = []
+        for number, (name, size, sha256) in enumerate(json.loads(body)):
+            path = self.path(name)
+            if os.path.isfile(path) and os.path.getsize(path) == size and file_sha256(path) == sha256:
+                here.append(number)
+        return {}, json.dumps(here).encode()
+
+    def op_hashes(self, body: bytes) -> tuple[Json, bytes]:
+        """[size, sha256, may be executed] of each of these files."""
+        told = []
+        for name in json.loads(body):
+            path = self.path(name)
+            told.append([os.path.getsize(path), file_sha256(path), os.access(path, os.X_OK)])
+        return {}, json.dumps(told).encode()
+
+    def op_place(self, body: bytes) -> Json:
+        """Small files in one frame: a line with [path, size, sha256, program] of each, then their bytes."""
+        head, _, rest = body.partition(b"\n")
+        at = 0
+        for name, size, sha256, program in json.loads(head):
+            self.place_one(self.path(name), rest[at : at + size], sha256, program)
+            at += size
+        return {}
+
+    def place_one(self, path: str, data: bytes, sha256: str, program: bool) -> None:
+        """Whole or not at all."""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Refused("hash", f"what arrived of {path} is not what was sent")
+        if os.path.isdir(path):
+            raise Refused("bad", f"{path} is a folder")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        part = self.part_of(path, sha256)
+        try:
+            with part_still_there(part):
+                with open(part, "wb") as file:
+                    file.write(data)
+                if program:
+                    os.chmod(part, os.stat(part).st_mode | 0o100)
+                replace(part, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise
+
+    def op_fetch(self, body: bytes) -> tuple[Json, bytes]:
+        """The bytes of these files, one after the other; how many of each in `sizes`."""
+        files = []
+        for name in json.loads(body):
+            with open(self.path(name), "rb") as file:
+                files.append(file.read(BLOCK))
+        return {"sizes": [len(data) for data in files]}, b"".join(files)
 
     def op_accept(self, path: str, size: int, sha256: str, program: bool, body: bytes) -> Json:
         """Put a whole part in its place, if it is what was offered."""
         path = self.path(path)
         part = self.part_of(path, sha256)
         with part_still_there(part):
-            if os.path.getsize(part) != size or file_sha256(part) != sha256:
+            digest = self.digests.pop(part, None)
+            if (
+                os.path.getsize(part) != size
+                or (digest.hexdigest() if digest else file_sha256(part)) != sha256
+            ):
                 os.unlink(part)
                 raise Refused("hash", f"what arrived of {path} is not what was sent")
             with open(part, "r+b") as file:

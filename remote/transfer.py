@@ -15,19 +15,24 @@ import os
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from remote.errors import HostError, LinkLost, Refused
 from remote.host import Progress, Transfer
 from remote.session import Frame, Session
 
-BLOCK = 256 * 1024
-WINDOW = 16  # blocks under way
+BLOCK = 1024 * 1024
+WINDOW = 8  # blocks under way
+SMALL = 64 * 1024  # files up to this size go many in one frame
+SMALL_BATCH = 100
 FILES_AT_ONCE = 8
 ATTEMPTS = 4
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part$")
 
+T = TypeVar("T")
 OpenSession = Callable[[], Awaitable[Session]]
 
 
@@ -49,11 +54,56 @@ async def put(sessions: OpenSession, local: Path, remote: str, progress: Progres
         relative = path.relative_to(local).as_posix()
         return relative, await put_file(sessions, path, f"{remote}/{relative}", tell)
 
-    done = await several([partial(one, path) for path, _ in files])
+    small = [path for path, size in files if size <= SMALL]
+    batches = [small[first : first + SMALL_BATCH] for first in range(0, len(small), SMALL_BATCH)]
+    batched = await several([partial(put_small, sessions, local, batch, remote, tell) for batch in batches])
+    done = [each for batch in batched for each in batch]
+    done += await several([partial(one, path) for path, size in files if size > SMALL])
     session = await sessions()
     await session.ask("copy", "mkdir", path=remote)
     fields, _ = await session.ask("copy", "stat", path=remote)
     return tree_transfer(str(fields["path"]), done)
+
+
+async def put_small(
+    sessions: OpenSession, local: Path, files: list[Path], remote: str, tell: Tally
+) -> list[tuple[str, Transfer]]:
+    """A batch of small files: asked for together, and those that are not there sent in one frame."""
+    read = await asyncio.to_thread(lambda: [SmallFile.of(local, path) for path in files])
+
+    async def attempt() -> list[tuple[str, Transfer]]:
+        session = await sessions()
+        listed = [[f"{remote}/{one.name}", len(one.data), one.sha256, one.program] for one in read]
+        _, body = await session.ask("copy", "have", json.dumps([one[:3] for one in listed]).encode())
+        here = set(json.loads(body))
+        sent = [number for number in range(len(read)) if number not in here]
+        if sent:
+            head = json.dumps([listed[number] for number in sent]).encode()
+            data = b"".join(read[number].data for number in sent)
+            await session.ask("copy", "place", head + b"\n" + data)
+        return [
+            (one.name, Transfer(f"{remote}/{one.name}", 1, size, one.sha256, 0 if number in here else size))
+            for number, one in enumerate(read)
+            for size in (len(one.data),)
+        ]
+
+    done = await attempts(attempt, mendable=("offset", "hash"))
+    tell.add(sum(len(one.data) for one in read))
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFile:
+    name: str  # relative, with `/`
+    data: bytes
+    sha256: str
+    program: bool
+
+    @classmethod
+    def of(cls, folder: Path, path: Path) -> SmallFile:
+        data = path.read_bytes()
+        name = path.relative_to(folder).as_posix()
+        return cls(name, data, hashlib.sha256(data).hexdigest(), os.access(path, os.X_OK))
 
 
 async def get(sessions: OpenSession, remote: str, local: Path, progress: Progress | None) -> Transfer:
@@ -69,13 +119,71 @@ async def get(sessions: OpenSession, remote: str, local: Path, progress: Progres
 
     async def one(name: str) -> tuple[str, Transfer]:
         inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in name:
+        if not plain_name(name):
             raise HostError(session.host, "copy", f"a file name that leads out of its folder: {name!r}")
         return name, await get_file(sessions, f"{remote}/{name}", local / inside, tell)
 
     await asyncio.to_thread(local.mkdir, parents=True, exist_ok=True)
-    done = await several([partial(one, name) for name, _ in listed])
+    small = [name for name, size in listed if size <= SMALL and plain_name(name)]
+    batches = [small[first : first + SMALL_BATCH] for first in range(0, len(small), SMALL_BATCH)]
+    batched = await several([partial(get_small, sessions, remote, batch, local, tell) for batch in batches])
+    done = [each for batch in batched for each in batch]
+    others = [name for name, size in listed if size > SMALL or not plain_name(name)]
+    done += await several([partial(one, name) for name in others])
     return tree_transfer(str(local), done)
+
+
+def plain_name(name: str) -> bool:
+    """Does it stay in its folder, whatever system reads it?"""
+    inside = PurePosixPath(name)
+    return not (inside.is_absolute() or ".." in inside.parts or "\\" in name)
+
+
+async def get_small(
+    sessions: OpenSession, remote: str, names: list[str], local: Path, tell: Tally
+) -> list[tuple[str, Transfer]]:
+    """A batch of small files: their hashes asked for together, and those that are not here in one frame."""
+
+    async def attempt() -> list[tuple[str, Transfer]]:
+        session = await sessions()
+        paths = [f"{remote}/{name}" for name in names]
+        _, body = await session.ask("copy", "hashes", json.dumps(paths).encode())
+        hashes: list[tuple[int, str, bool]] = [tuple(one) for one in json.loads(body)]
+        here = await asyncio.to_thread(
+            lambda: [
+                holds(local / name, size, sha) for name, (size, sha, _) in zip(names, hashes, strict=True)
+            ]
+        )
+        missing = [number for number, held in enumerate(here) if not held]
+        asked = json.dumps([paths[number] for number in missing]).encode()
+        fields, data = await session.ask("copy", "fetch", asked)
+        came, at = [], 0
+        for number, size in zip(missing, fields["sizes"], strict=True):
+            one, at = data[at : at + size], at + size
+            if hashlib.sha256(one).hexdigest() != hashes[number][1]:
+                message = f"what arrived of {paths[number]} is not what was sent"
+                raise Refused(session.host, "copy", message, "Is it still being written?", "hash")
+            came.append((local / names[number], one, hashes[number][2]))
+        await asyncio.to_thread(write_small, came)
+        return [
+            (name, Transfer(str(local / name), 1, size, sha256, 0 if held else size))
+            for name, held, (size, sha256, _) in zip(names, here, hashes, strict=True)
+        ]
+
+    done = await attempts(attempt, mendable=("hash",))
+    tell.add(sum(transfer.size for _, transfer in done))
+    return done
+
+
+def write_small(files: list[tuple[Path, bytes, bool]]) -> None:
+    """Each beside its place, then renamed into it."""
+    for path, data, program in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{hashlib.sha256(data).hexdigest()[:16]}.part")
+        part.write_bytes(data)
+        if program:
+            part.chmod(part.stat().st_mode | 0o100)
+        os.replace(part, path)
 
 
 def files_below(folder: Path) -> list[tuple[Path, int]]:
@@ -98,13 +206,11 @@ class Tally:
             self.progress(self.done, self.total)
 
 
-async def several(
-    jobs: list[Callable[[], Awaitable[tuple[str, Transfer]]]],
-) -> list[tuple[str, Transfer]]:
+async def several(jobs: list[Callable[[], Awaitable[T]]]) -> list[T]:
     """A few at a time; the first error ends all."""
     gate = asyncio.Semaphore(FILES_AT_ONCE)
 
-    async def one(job: Callable[[], Awaitable[tuple[str, Transfer]]]) -> tuple[str, Transfer]:
+    async def one(job: Callable[[], Awaitable[T]]) -> T:
         async with gate:
             return await job()
 
@@ -209,7 +315,7 @@ def holds(path: Path, size: int, sha256: str) -> bool:
     return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
 
 
-async def attempts(attempt: Callable[[], Awaitable[Transfer]], mendable: tuple[str, ...]) -> Transfer:
+async def attempts(attempt: Callable[[], Awaitable[T]], mendable: tuple[str, ...]) -> T:
     """Again after a broken link, or after another copy of the same file got in between."""
     for left in reversed(range(ATTEMPTS)):
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.benchmarks import decisions, engine, events, execution, review, startup
+from tests.benchmarks import decisions, engine, events, execution, review, startup, transfer
 
 BENCHMARKS = {
     "engine": engine.run,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "execution": execution.run,
     "review": review.run,
     "startup": startup.run,
+    "transfer": transfer.run,
 }
 
 
