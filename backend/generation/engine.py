@@ -27,6 +27,7 @@ from backend.generation.routes import Readings, Route, Routes, open_routes
 from backend.providers import Provider, ProviderError
 from backend.providers.ledger import Place, Reading, Stored, read, record, sent, stored_of
 from backend.providers.limits import RetryPolicy, with_retries
+from backend.quality.duplicates import index_missing
 from backend.settings import SettingsError, Workspace
 from backend.similarity import minhash
 from backend.store import StoreError, campaigns, leases, requests
@@ -37,6 +38,8 @@ from backend.store.requests import Spent
 MOST_FAILURES_IN_A_ROW = 5
 # How often the wishes of other processes are looked for.
 LOOK_S = 0.2
+# How often what others accepted (imports, reviewers) is entered into the index of near duplicates.
+INDEX_S = 5.0
 # While an answer is stored and judged, the next question of its slot is in flight already.
 WORKERS_FOR_EACH_SLOT = 2
 # The same words would be cut, filtered or garbled again: the next seed is asked instead.
@@ -169,16 +172,30 @@ async def _run(ws: Workspace, campaign: Campaign, routes: Routes) -> None:
         shares = await _shares(ws, campaign, domains, again)
         spent: Spent = await requests.spent(ws.db, campaign.id)
         run = _Run(ws, campaign, routes, shares, journal, execution, spent.requests, spent.cost_usd)
+        indexed = await index_missing(ws.db)
         await _judge_stored(run)
         for share in shares.values():
             share.accepted = await _accepted(ws, campaign.id, share.domain.name)
+        indexing = asyncio.create_task(_index_others(ws, indexed), name=f"{campaign.name} index")
         try:
             async with asyncio.TaskGroup() as workers:
                 for number in range(campaign.parallel * WORKERS_FOR_EACH_SLOT):
                     workers.create_task(_work(run), name=f"{campaign.name} worker {number}")
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
+        finally:
+            indexing.cancel()
+            await asyncio.wait([indexing])
+        if not indexing.cancelled():
+            await indexing  # it never ends by itself, so this says why it did
         await _conclude(run)
+
+
+async def _index_others(ws: Workspace, since: int) -> None:
+    """Enter what imports and reviewers accept meanwhile into the index of near duplicates, until cancelled."""
+    while True:
+        await asyncio.sleep(INDEX_S)
+        since = await index_missing(ws.db, since)
 
 
 async def _settle_in_flight(ws: Workspace, campaign: Campaign, journal: Journal) -> dict[str, deque[int]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from backend.quality.gates import Match
 from backend.similarity.exact import sample_text
-from backend.similarity.fingerprint import Fingerprint
+from backend.similarity.fingerprint import Fingerprint, fingerprint
 from backend.similarity.minhash import estimate, jaccard
-from backend.store import Queries, Transaction, samples
+from backend.store import Database, Queries, Transaction, samples
 from backend.store.samples import Sample
 
 # A signature's estimate has a standard error of 0.04: what is nearer than this is compared word by word.
 _ESTIMATE_SLACK = 0.12
+_PAGE = 200
 
 
 def text_of(sample: Sample) -> str:
@@ -41,3 +44,23 @@ async def find_duplicate(
 async def remember(transaction: Transaction, sample_id: int, known_by: Fingerprint) -> None:
     """Enter an accepted sample, so that nothing like it is accepted again."""
     await samples.insert_signature(transaction, sample_id, known_by.signature, known_by.bands)
+
+
+async def index_missing(database: Database, since: int = 0) -> int:
+    """Enter what was accepted another way than by a campaign (imported, or let in by a reviewer) after `since`
+    of the change sequence; the number to begin with next time. The fingerprints are made in a thread."""
+    newest = await samples.newest_change(database)
+    while found := await samples.without_signature(database, since, _PAGE):
+        known = await asyncio.to_thread(lambda page: [fingerprint(text_of(s)) for s in page], found)
+
+        async def enter(
+            transaction: Transaction, page: list[Sample] = found, known: list[Fingerprint] = known
+        ) -> None:
+            for sample, known_by in zip(page, known, strict=True):
+                now = await samples.by_id(transaction, sample.id)
+                if now is not None and now.state != "gated" and now.revision == sample.revision:
+                    await remember(transaction, sample.id, known_by)
+
+        await database.write(enter, heavy=True)
+        since = found[-1].change
+    return newest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backend.settings.load import load_settings
 from backend.settings.models import Settings
-from backend.store import Database, open_database
+from backend.store import Database, open_database, requests
 
 
 def home_folder(given: Path | None = None) -> Path:
@@ -75,11 +75,15 @@ def database_path(home: Path) -> Path:
 
 @asynccontextmanager
 async def open_workspace(home: Path | None = None) -> AsyncIterator[Workspace]:
-    """Open the workspace for a block. Raises SettingsError or StoreError, each with its remedy."""
+    """Open the workspace for a block, and settle what processes that were killed left in flight.
+
+    Raises SettingsError or StoreError, each with its remedy.
+    """
     folder = home_folder(home)
     settings = load_settings(folder / "config")
     database = await open_database(database_path(folder))
     try:
+        await requests.settle_left(database)
         yield Workspace(folder, settings, database)
     finally:
         await database.close()

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 import psutil
 
@@ -30,11 +31,16 @@ class LeaseHeldError(Exception):
 
 def this_process() -> str:
     """Names this process: host, pid and start time, so that a reused pid is another owner."""
-    pid = os.getpid()
+    return _name_of(os.getpid())
+
+
+@lru_cache(maxsize=2)
+def _name_of(pid: int) -> str:
     return f"{socket.gethostname()}:{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
-def _lives(owner: str) -> bool:
+def lives(owner: str) -> bool:
+    """Whether the process of that name may still work; one of another machine may."""
     host, pid, started = owner.rsplit(":", 2)
     if host != socket.gethostname():
         return True
@@ -47,7 +53,7 @@ def _lives(owner: str) -> bool:
 async def holder(queries: Queries, resource: str) -> str | None:
     """The living owner of the resource, or None."""
     row = await queries.fetch_one("SELECT owner, heartbeat FROM leases WHERE resource = ?", (resource,))
-    if row is None or now() - row["heartbeat"] > EXPIRY_S or not _lives(row["owner"]):
+    if row is None or now() - row["heartbeat"] > EXPIRY_S or not lives(row["owner"]):
         return None
     return str(row["owner"])
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from backend.store import leases
 from backend.store.clock import now
-from backend.store.connection import Queries, Transaction
+from backend.store.connection import Database, Queries, Transaction
 
 Purpose = Literal["generate", "candidate", "judge", "evaluate", "chat"]
 RequestState = Literal["sent", "answered", "failed", "unanswered"]
@@ -58,10 +59,12 @@ async def insert_sent(
     """Record the next attempt of `content_key` as about to be sent; the request's id."""
     return await transaction.insert(
         "INSERT INTO requests (purpose, campaign_id, domain, ordinal, content_key, attempt, provider, model, prompt, "
-        "routing, state, sent_at) VALUES (?1, ?2, ?3, ?4, ?5, "
-        "(SELECT coalesce(max(attempt), 0) + 1 FROM requests WHERE content_key = ?5), ?6, ?7, ?8, ?9, 'sent', ?10)",
-        (purpose, campaign_id, domain, ordinal, content_key, provider, model, prompt, routing, now()),
-    )
+        "routing, state, sent_at, owner) VALUES (?1, ?2, ?3, ?4, ?5, "
+        "(SELECT coalesce(max(attempt), 0) + 1 FROM requests WHERE content_key = ?5), "
+        "?6, ?7, ?8, ?9, 'sent', ?10, ?11)",
+        (purpose, campaign_id, domain, ordinal, content_key, provider, model, prompt, routing, now(),
+         leases.this_process()),
+    )  # fmt: skip
 
 
 async def take_back(transaction: Transaction, request_id: int, content_key: str) -> None:
@@ -124,6 +127,22 @@ async def in_flight(queries: Queries, campaign_id: int) -> list[Request]:
     return await queries.rows(
         Request, "SELECT * FROM requests WHERE campaign_id = ? AND state = 'sent' ORDER BY id", (campaign_id,)
     )
+
+
+async def settle_left(database: Database) -> int:
+    """Mark what processes that live no more left in flight outside of campaigns (candidates, the judge, chat,
+    evaluation); how many. A campaign settles its own when it runs again, and says so in its log."""
+    rows = await database.fetch_all(
+        "SELECT id, owner FROM requests WHERE state = 'sent' AND campaign_id IS NULL AND owner IS NOT NULL"
+    )
+    left = [row["id"] for row in rows if not leases.lives(row["owner"])]
+    if left:
+        async with database.transaction() as transaction:
+            for request_id in left:
+                await mark_unanswered(
+                    transaction, request_id, "in flight when its process ended; it may have been charged"
+                )
+    return len(left)
 
 
 async def last_failures(queries: Queries, campaign_id: int, limit: int = 20) -> list[Request]:

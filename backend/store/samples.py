@@ -233,6 +233,21 @@ async def sharing_bands(queries: Queries, bands: Sequence[int], limit: int = 50)
     return [(row[0], row[1]) for row in rows]
 
 
+async def without_signature(queries: Queries, since: int, limit: int) -> list[Sample]:
+    """Samples that are not turned away, changed after `since` of the change sequence, and not in the index of
+    near duplicates: imported ones, and ones that a reviewer let in. In the order of their changes."""
+    return await queries.rows(
+        Sample,
+        "SELECT * FROM samples WHERE change > ? AND state != 'gated' "
+        "AND NOT EXISTS (SELECT 1 FROM signatures WHERE sample_id = samples.id) ORDER BY change LIMIT ?",
+        (since, limit),
+    )
+
+
+async def newest_change(queries: Queries) -> int:
+    return int(await queries.fetch_value("SELECT coalesce(max(change), 0) FROM samples"))
+
+
 async def remove_signature(transaction: Transaction, sample_id: int) -> None:
     await transaction.execute("DELETE FROM bands WHERE sample_id = ?", (sample_id,))
     await transaction.execute("DELETE FROM signatures WHERE sample_id = ?", (sample_id,))

@@ -10,8 +10,9 @@ import pytest
 from backend.providers import ChatRequest, ProviderConfig, RawReply, ask, open_provider
 from backend.providers.ledger import Place, asked
 from backend.providers.pricing import PriceError
-from backend.settings import Workspace
-from backend.store import requests
+from backend.settings import Workspace, open_workspace
+from backend.store import leases, requests
+from backend.store.requests import Purpose
 from tests.servers.openai_server import OpenAIServer
 
 QUESTION = ask("m", "Say hello")
@@ -80,3 +81,25 @@ async def test_a_broken_price_file_is_told_before_anything_is_paid(ws: Workspace
             await asked(ws, provider, QUESTION, JUDGE)
         assert not server.journal
         await provider.aclose()
+
+
+async def test_what_a_dead_process_left_in_flight_is_settled_when_the_workspace_is_opened(
+    ws: Workspace,
+) -> None:
+    async with ws.db.transaction() as transaction:
+        purposes: tuple[Purpose, ...] = ("judge", "candidate", "chat")
+        for number, purpose in enumerate(purposes):
+            await requests.insert_sent(
+                transaction,
+                purpose=purpose,
+                content_key=f"k{number}",
+                provider="openai",
+                model="m",
+                prompt="",
+            )
+        dead = leases.this_process().rsplit(":", 1)[0] + ":1.00"
+        await transaction.execute("UPDATE requests SET owner = ? WHERE id < 3", (dead,))
+    async with open_workspace(ws.home) as again:
+        rows = [await requests.by_id(again.db, number) for number in (1, 2, 3)]
+    assert [row.state for row in rows if row] == ["unanswered", "unanswered", "sent"]
+    assert "may have been charged" in str(rows[0] and rows[0].error_message)
