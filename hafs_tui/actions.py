@@ -245,6 +245,7 @@ _DEPLOY = (
     ),
     Action("deploy.folder", "f", "Folder", "Write a merged Hugging Face folder."),
     Action("deploy.ollama", "o", "Ollama", "Create a tag on an Ollama server."),
+    Action("deploy.vllm", "l", "vLLM", "Serve a model by a host's vLLM.", footer=False),
     Action("deploy.stop", "x", "Stop", "Stop the deployment.", (Need.DEPLOYMENT, Need.DEPLOYMENT_RUNS)),
     Action(
         "deploy.rollback", "r", "Rollback", "Bring the version before back.", (Need.DEPLOYMENT,), footer=False

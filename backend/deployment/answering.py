@@ -72,6 +72,8 @@ async def _deployment(ws: Workspace, row: Deployment, stack: AsyncExitStack) -> 
         return await _gguf(ws, str(row.details["gguf"]), row.host, row.name, stack)
     if row.kind == "ollama":
         return await _ollama(ws, str(row.details["tag"]), row.host, row.endpoint, stack)
+    if row.kind == "vllm" and row.job_id is None and row.endpoint:  # served elsewhere, by no job of ours
+        return await _endpoint(ws, row.endpoint, str(row.details.get("alias", row.name)), stack)
     if row.kind == "vllm":
         provider = await stack.enter_async_context(vllm_at(ws, row))
         return Answering(provider, str(row.details["alias"]), ws.settings.provider("openai").parallel)

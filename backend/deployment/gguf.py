@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.contract.job import ConvertParameters, JobSpec
 from backend.deployment.converter import converter_folder
 from backend.deployment.merging import merged_of
+from backend.deployment.room import BYTES_OF, convert_need, require_room, weights_in
 from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered
 from backend.hosts.catalog import open_named_host
 from backend.hosts.mirror import OnEvent
@@ -52,6 +53,9 @@ async def convert_to_gguf(
         if found is not None:
             return found
         placed = await place_model(ws, remote, probe, source)
+        weights = await weights_in(remote, probe, placed.location)
+        if weights is not None and outtype in BYTES_OF:
+            require_room(probe, convert_need(weights, outtype), f"converting {resolved.name} to {outtype}")
         parameters = ConvertParameters(
             model=placed.location,
             output_dir=f"{probe.root}/models/{name}",

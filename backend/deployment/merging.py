@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.contract.job import JobSpec, MergeParameters
+from backend.deployment.room import merge_need, require_room, weights_in
 from backend.deployment.steps import DeploymentFailed, finished_job, made_before, registered
 from backend.hosts.catalog import open_named_host
 from backend.hosts.mirror import OnEvent
@@ -43,6 +44,9 @@ async def merged_of(
         if found is not None:
             return found
         placed = await place_model(ws, remote, probe, adapter)
+        base = await weights_in(remote, probe, placed.base or adapter.base or "")
+        if base is not None:
+            require_room(probe, merge_need(base), f"merging {adapter.name}")
         folder = f"{probe.root}/models/{name}"
         parameters = MergeParameters(adapter=placed.location, base_model=placed.base, output_dir=folder)
         await finished_job(ws, remote, JobSpec("merge", parameters), on_event)

@@ -177,7 +177,7 @@ async def deployments(ws: Workspace) -> list[Deployment]:
     for row in listed:
         if row.state in ("starting", "serving") and row.kind == "gguf":
             await _check(ws, row)
-        elif row.state == "serving" and row.kind == "vllm":
+        elif row.state == "serving" and row.kind == "vllm" and row.job_id is not None:
             await _check_vllm(ws, row)
     return await rows.every(ws.db)
 

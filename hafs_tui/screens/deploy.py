@@ -19,11 +19,12 @@ from backend.deployment.gate import Terms, gate_words
 from backend.deployment.gguf import convert_to_gguf
 from backend.deployment.merging import merge_adapter
 from backend.deployment.ollama import deploy_ollama
-from backend.deployment.rollback import rollback
+from backend.deployment.rollback import rollback, serve_again
 from backend.deployment.serving import ServedModel, serve_until_stopped, stop
+from backend.deployment.vllm import deploy_vllm
 from backend.hosts.catalog import list_hosts
 from backend.registry.references import resolve
-from backend.settings import HostSettings
+from backend.settings import HostSettings, Workspace
 from backend.store.deployments import Deployment
 from backend.store.models import Model
 from hafs_tui import format as fmt
@@ -301,6 +302,34 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
 
         self._ask("Create an Ollama model", fields, start)
 
+    def do_vllm(self) -> None:
+        self.work(asyncio.to_thread(list_hosts, self.ws), self._ask_vllm)
+
+    def _ask_vllm(self, hosts: Mapping[str, HostSettings]) -> None:
+        fields = (
+            self._model_field(),
+            Field("name", "Name", default="helper", help="Of the deployment, and the model's name in its answers."),
+            Field("host", "Host", Kind.CHOICE, "local", choices=[(name, name) for name in hosts],
+                  help="It listens on that host's loopback; vLLM does not run on native Windows."),
+            Field("program", "vLLM's path", required=False, help="Empty: beside the host's Python, or on its PATH."),
+            *self._reason_fields(),
+        )  # fmt: skip
+
+        async def start(answers: Answers) -> None:
+            await resolve(self.ws, answers.text("model"))
+            name = answers.text("name")
+
+            async def deploy() -> str:
+                made = await deploy_vllm(
+                    self.ws, answers.text("model"), host=answers.text("host"), name=name,
+                    program=answers.text("program"), terms=_terms(answers),
+                )  # fmt: skip
+                return f"{made.name} v{made.version} is served by vLLM on {made.host}"
+
+            self._in_background(f"vLLM {name}", deploy())
+
+        self._ask("Serve a model by vLLM", fields, start)
+
     def do_merge(self) -> None:
         model = self.model
         if model is not None:
@@ -333,7 +362,19 @@ class DeployScreen(ModeScreen[DeploySnapshot]):
         self._sure("Stop {}? A folder or a tag stays where it is.", "Stop it", stop)
 
     def do_rollback(self) -> None:
-        self._sure("Bring the version before {} back?", "Roll back", rollback)
+        self._sure("Bring the version before {} back?", "Roll back", self._rolled_back)
+
+    async def _rolled_back(self, ws: Workspace, name: str) -> Deployment:
+        """A GGUF that no process serves any more is served by this app."""
+        back = await rollback(ws, name)
+        if back.kind == "gguf" and back.state == "stopped":
+
+            async def serve() -> str:
+                ended = await serve_again(ws, back)
+                return f"{name} is {ended.state}"
+
+            self._try(f"serving {name}", serve())
+        return back
 
     def _sure(self, question: str, yes: str, action: Callable[..., Coroutine[Any, Any, Deployment]]) -> None:
         deployment = self.deployment
