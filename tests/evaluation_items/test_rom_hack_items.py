@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -49,13 +50,13 @@ async def test_items_are_marked_and_their_prompts_hold_no_answer() -> None:
 
 
 async def test_no_instruction_and_no_data_of_a_right_patch_can_be_left_out(execution: Execution) -> None:
-    """Of the instructions every fifth; `python -m tests.evaluation_items.mutations rom_hack` tries them all."""
+    """Of the instructions every tenth; `python -m tests.evaluation_items.mutations rom_hack` tries them all."""
     items = read_benchmark(FILE).items
     instructions = [mutant for item in items for mutant in mutants_of(item)]
     data = [mutant for item in items for mutant in _without_data(item)]
     assert len(instructions) > 400
     assert len(data) > 40
-    found = await survivors(execution, [*instructions[::5], *data])
+    found = await survivors(execution, [*instructions[::10], *data])
     assert {mutant.key for mutant in found} <= set(explained())
 
 
@@ -105,6 +106,49 @@ async def test_a_routine_that_writes_elsewhere_is_wrong(execution: Execution) ->
         )
     )
     assert all(outcome in ("wrong", "no_finish") for outcome, _ in found), found
+
+
+async def test_the_game_as_it_was_is_wrong(execution: Execution) -> None:
+    items = read_benchmark(FILE).items
+    unchanged = "org $00FE80\n    db $EA"
+    found = await asyncio.gather(*(score_answer(execution, item, unchanged) for item in items))
+    assert {outcome for outcome, _ in found} <= {"wrong", "no_finish"}, found
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda code: code.replace("    rtl", "    rts"),
+        lambda code: _moved(code, 1),
+        lambda code: _moved(code, -1),
+        lambda code: code.replace("    rtl", "    rep #$30\n    rtl"),
+    ],
+    ids=["returns short", "hooks a byte late", "hooks a byte early", "returns with other widths"],
+)
+async def test_a_spoiled_patch_is_wrong(execution: Execution, spoil: Callable[[str], str]) -> None:
+    spoiled = [(item, spoil(_code(item.references[0]))) for item in read_benchmark(FILE).items]
+    spoiled = [(item, code) for item, code in spoiled if code != _code(item.references[0])]
+    assert len(spoiled) > 10
+    found = await asyncio.gather(*(score_answer(execution, item, code) for item, code in spoiled))
+    passed = [item.id for (item, _), (outcome, _) in zip(spoiled, found, strict=True) if outcome == "correct"]
+    assert passed == []
+
+
+def _moved(code: str, step: int) -> str:
+    """The patch with its first change in the game that many bytes away."""
+    place = re.search(r"org \$(00[89][0-9A-F]{3}|00FFEA)", code)
+    assert place, code
+    return code.replace(place[0], f"org ${int(place[1], 16) + step:06X}", 1)
+
+
+async def test_the_banks_from_80_on_mean_the_same(execution: Execution) -> None:
+    """LoROM shows the same bytes at $80 and up, where many hackers put their code."""
+    items = read_benchmark(FILE).items
+    moved = [re.sub(r"org \$0([01])", r"org $8\1", item.references[0]) for item in items]
+    found = await asyncio.gather(
+        *(score_answer(execution, item, text) for item, text in zip(items, moved, strict=True))
+    )
+    assert {outcome for outcome, _ in found} == {"correct"}, found
 
 
 async def test_what_is_no_patch_is_no_right_one(execution: Execution) -> None:
