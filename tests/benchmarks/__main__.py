@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.benchmarks import decisions, engine, events, execution, review, startup, transfer
+from tests.benchmarks import constancy, decisions, engine, events, execution, review, startup, transfer
 
 BENCHMARKS = {
     "engine": engine.run,
+    "constancy": constancy.run,
     "decisions": decisions.run,
     "events": events.run,
     "execution": execution.run,

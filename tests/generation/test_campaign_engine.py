@@ -13,6 +13,7 @@ from backend.generation.campaigns import NewCampaign, create
 from backend.generation.comparing import compare
 from backend.generation.engine import CampaignError, run_campaign
 from backend.generation.progress import failures, progress_of
+from backend.providers.sharing import entrance
 from backend.settings import SettingsError, Workspace
 from backend.store import leases, requests, samples
 from backend.store.samples import Filter
@@ -273,3 +274,41 @@ async def test_the_ledger_has_the_row_before_the_server_has_the_request(ws: Work
         await running
     assert min(seen) >= 0
     assert (await requests.spent(ws.db, 1)).answered == 3
+
+
+async def test_a_campaign_that_is_done_goes_on_to_a_higher_target(ws: Workspace) -> None:
+    async with OpenAIServer(reply=repeat) as server:
+        await campaign(ws, "more", server.base_url, 6)
+        assert (await run_campaign(ws, "more")).state == "done"
+        with pytest.raises(CampaignError, match="name a higher one"):
+            await steering.retarget(ws, "more", 6)
+        assert (await steering.retarget(ws, "more", 15)).state == "paused"
+        ended = await run_campaign(ws, "more")
+        assert (ended.state, ended.target, (await progress_of(ws, "more")).accepted) == ("done", 15, 15)
+        assert len(server.paid) == 15, "nothing was asked again"
+        copy = await steering.clone(ws, "more", "again")
+    assert (copy.state, copy.target, copy.model, copy.seed) == ("created", 15, "m", ended.seed)
+
+
+async def test_weights_share_the_target(ws: Workspace) -> None:
+    for name in ("words", "asmlike"):
+        write_domain(ws.home, name)
+    weights = {"words": 1.0, "asmlike": 3.0}
+    await create(ws, NewCampaign("w", "openai", "m", 20, ("words", "asmlike"), weights=weights))
+    assert {d.domain: d.target for d in (await progress_of(ws, "w")).domains} == {"words": 5, "asmlike": 15}
+    with pytest.raises(CampaignError, match="above 0"):
+        await create(ws, NewCampaign("z", "openai", "m", 20, ("words",), weights={"words": 0.0}))
+
+
+async def test_the_higher_priority_goes_first_where_a_provider_has_few_places(ws: Workspace) -> None:
+    async with OpenAIServer(reply=repeat, latency_s=0.02) as server:
+        way = entrance(ws, "openai", server.base_url)
+        way.limit.limit = way.limit.most = 1
+        await campaign(ws, "low", server.base_url, 12, parallel=2)
+        await campaign(ws, "high", server.base_url, 12, parallel=2, priority=5)
+        await asyncio.gather(run_campaign(ws, "low"), run_campaign(ws, "high"))
+        order = await ws.db.fetch_all(
+            "SELECT name FROM requests JOIN campaigns ON campaigns.id = campaign_id ORDER BY requests.ended_at"
+        )
+    places = {name: [n for n, row in enumerate(order) if row[0] == name] for name in ("low", "high")}
+    assert sum(places["high"]) / len(places["high"]) < sum(places["low"]) / len(places["low"])
