@@ -68,7 +68,7 @@ def test_a_collision_or_an_unknown_action_is_told_and_left_out() -> None:
 async def test_remapped_keys_work_and_are_shown(tmp_path: Path, background: Background) -> None:
     settings = tmp_path / "config" / "settings.toml"
     settings.parent.mkdir()
-    settings.write_text('[app.keys]\n"mode.review" = "ctrl+g"\n"app.help" = "w"\n')
+    settings.write_text('[app.keys]\n"mode.review" = "ctrl+g"\n"app.help" = "f9"\n')
     async with open_workspace(tmp_path) as ws:
         await check_remapped(HafsApp(ws, background))
 
@@ -79,7 +79,7 @@ async def check_remapped(app: HafsApp) -> None:
         assert app.current_mode == "overview"
         await pilot.press("ctrl+g")
         assert app.current_mode == "review"
-        await pilot.press("w")
+        await pilot.press("f9")
         await until(lambda: isinstance(app.screen, HelpScreen), pilot)
         assert "^g" in str(app.screen.query_one("Static").render())
 
