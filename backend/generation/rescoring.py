@@ -11,7 +11,7 @@ from backend.generation.campaigns import named
 from backend.generation.domains import load_domains
 from backend.generation.engine import CampaignError
 from backend.generation.judging import executing
-from backend.quality.duplicates import find_duplicate, remember, text_of
+from backend.quality.duplicates import find_duplicate, forget, remember, text_of
 from backend.quality.gates import Candidate, Match
 from backend.quality.run import first_failure, run_before_duplicates, with_duplicates
 from backend.settings import Workspace
@@ -68,7 +68,7 @@ async def rescore(ws: Workspace, name: str) -> Rescored:
                     continue
 
                 # A sample is no duplicate of itself: it steps out of the index while it is looked up.
-                await samples.remove_signature(transaction, sample.id)
+                await forget(transaction, sample.id)
                 known_by = fingerprint(text_of(sample))
 
                 async def lookup(

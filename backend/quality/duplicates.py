@@ -7,13 +7,14 @@ import asyncio
 from backend.quality.gates import Match
 from backend.similarity.exact import sample_text
 from backend.similarity.fingerprint import Fingerprint, fingerprint
-from backend.similarity.minhash import estimate, jaccard
+from backend.similarity.minhash import bands, estimate, jaccard
 from backend.store import Database, Queries, Transaction, samples
 from backend.store.samples import Sample
 
 # A signature's estimate has a standard error of 0.04: what is nearer than this is compared word by word.
 _ESTIMATE_SLACK = 0.12
 _PAGE = 200
+_COMPARED = 50
 
 
 def text_of(sample: Sample) -> str:
@@ -29,9 +30,14 @@ async def find_duplicate(
     if same is not None:
         return Match(str(same), 1.0, exact=True)
     nearest: Match | None = None
-    for sample_id, theirs in await samples.sharing_bands(queries, known_by.bands):
-        if sample_id == besides or estimate(known_by.signature, theirs) < threshold - _ESTIMATE_SLACK:
-            continue
+    # Samples of one template share some bands by the hundred: only the nearest are compared word by word.
+    likely = [
+        (estimate(known_by.signature, theirs), sample_id)
+        for sample_id, theirs in await samples.sharing_bands(queries, known_by.bands)
+        if sample_id != besides
+    ]
+    likely = [each for each in likely if each[0] >= threshold - _ESTIMATE_SLACK]
+    for _, sample_id in sorted(likely, reverse=True)[:_COMPARED]:
         other = await samples.by_id(queries, sample_id)
         if other is None:
             continue
@@ -42,8 +48,16 @@ async def find_duplicate(
 
 
 async def remember(transaction: Transaction, sample_id: int, known_by: Fingerprint) -> None:
-    """Enter an accepted sample, so that nothing like it is accepted again."""
+    """Enter an accepted sample as it is now, so that nothing like it is accepted again."""
+    await forget(transaction, sample_id)
     await samples.insert_signature(transaction, sample_id, known_by.signature, known_by.bands)
+
+
+async def forget(transaction: Transaction, sample_id: int) -> None:
+    """Take a sample out of the index, if it is there."""
+    old = await samples.signature_of(transaction, sample_id)
+    if old is not None:
+        await samples.remove_signature(transaction, sample_id, bands(old))
 
 
 async def index_missing(database: Database, since: int = 0) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from backend.quality.duplicates import remember
 from backend.review import guidelines
 from backend.review.log import STATE_OF, ReviewError, Standing, standing
 from backend.settings import Workspace
 from backend.similarity.exact import exact_hash, sample_text
-from backend.similarity.minhash import bands, signature
+from backend.similarity.fingerprint import fingerprint
 from backend.store import Queries, Transaction, decisions, samples
 from backend.store.decisions import Decision, DecisionKind, ReviewerKind
 from backend.store.samples import Sample
@@ -223,14 +224,5 @@ async def _index_text(transaction: Transaction, sample_id: int) -> None:
     sample = await _sample(transaction, sample_id)
     text = sample_text(sample.instruction, sample.input, sample.output)
     await transaction.execute("UPDATE samples SET exact_hash = ? WHERE id = ?", (exact_hash(text), sample_id))
-    old = await transaction.fetch_value("SELECT signature FROM signatures WHERE sample_id = ?", (sample_id,))
-    if old is None:
-        return
-    stale = bands(old)
-    marks = ",".join("?" * len(stale))
-    await transaction.execute(
-        f"DELETE FROM bands WHERE band IN ({marks}) AND sample_id = ?",  # noqa: S608 - values are bound
-        (*stale, sample_id),
-    )
-    mine = signature(text)
-    await samples.insert_signature(transaction, sample_id, mine, bands(mine))
+    if await samples.signature_of(transaction, sample_id) is not None:
+        await remember(transaction, sample_id, fingerprint(text))

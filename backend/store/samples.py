@@ -209,28 +209,45 @@ async def id_by_hash(queries: Queries, exact_hash: str, *, besides: int | None =
     return None if value is None else int(value)
 
 
+def _keys(bands: Iterable[int]) -> list[str]:
+    return [f"{band & 0xFFFF_FFFF_FFFF_FFFF:016x}" for band in bands]
+
+
 async def insert_signature(
     transaction: Transaction, sample_id: int, signature: bytes, bands: Iterable[int]
 ) -> None:
+    """Enter a sample that is not in the index."""
     await transaction.execute(
-        "INSERT OR REPLACE INTO signatures (sample_id, signature) VALUES (?, ?)", (sample_id, signature)
+        "INSERT INTO signatures (sample_id, signature) VALUES (?, ?)", (sample_id, signature)
     )
-    await transaction.execute_many(
-        "INSERT OR IGNORE INTO bands (band, sample_id) VALUES (?, ?)", [(band, sample_id) for band in bands]
+    await transaction.execute(
+        "INSERT INTO band_index (rowid, keys) VALUES (?, ?)", (sample_id, " ".join(_keys(bands)))
     )
 
 
-async def sharing_bands(queries: Queries, bands: Sequence[int], limit: int = 50) -> list[tuple[int, bytes]]:
-    """[(sample id, signature)] of the samples that share most bands, at most `limit`: candidates for near
-    duplicates. Samples of one template share some bands by the hundred, so the nearest must come first."""
-    marks = ",".join("?" * len(bands))
+async def sharing_bands(queries: Queries, bands: Sequence[int], limit: int = 200) -> list[tuple[int, bytes]]:
+    """[(sample id, signature)] of the samples that share a band: candidates for near duplicates. Where there
+    are more than `limit`, those that share most, the most first: samples of one template share some bands by
+    the thousand, and the nearest must be among those that are looked at."""
+    keys = _keys(bands)
+    any_of = " OR ".join(f'"{key}"' for key in keys)
     rows = await queries.fetch_all(
-        "SELECT sample_id, signature FROM signatures JOIN (SELECT sample_id, count(*) AS shared FROM bands "  # noqa: S608
-        f"WHERE band IN ({marks}) GROUP BY sample_id ORDER BY shared DESC LIMIT ?) USING (sample_id) "
-        "ORDER BY shared DESC",
-        (*bands, limit),
+        "SELECT rowid FROM band_index WHERE band_index MATCH ? LIMIT ?", (any_of, limit + 1)
     )
-    return [(row[0], row[1]) for row in rows]
+    if len(rows) > limit:
+        one = "SELECT rowid FROM band_index WHERE band_index MATCH ?"
+        rows = await queries.fetch_all(
+            f"SELECT rowid FROM ({' UNION ALL '.join([one] * len(keys))}) "  # noqa: S608 - keys are bound
+            "GROUP BY rowid ORDER BY count(*) DESC LIMIT ?",
+            (*(f'"{key}"' for key in keys), limit),
+        )
+    found = [(row[0], await signature_of(queries, row[0])) for row in rows]
+    return [(sample_id, signature) for sample_id, signature in found if signature is not None]
+
+
+async def signature_of(queries: Queries, sample_id: int) -> bytes | None:
+    found = await queries.fetch_value("SELECT signature FROM signatures WHERE sample_id = ?", (sample_id,))
+    return None if found is None else bytes(found)
 
 
 async def without_signature(queries: Queries, since: int, limit: int) -> list[Sample]:
@@ -248,8 +265,12 @@ async def newest_change(queries: Queries) -> int:
     return int(await queries.fetch_value("SELECT coalesce(max(change), 0) FROM samples"))
 
 
-async def remove_signature(transaction: Transaction, sample_id: int) -> None:
-    await transaction.execute("DELETE FROM bands WHERE sample_id = ?", (sample_id,))
+async def remove_signature(transaction: Transaction, sample_id: int, bands: Iterable[int]) -> None:
+    """Take a sample out of the index; `bands` are those that it was entered with."""
+    await transaction.execute(
+        "INSERT INTO band_index (band_index, rowid, keys) VALUES ('delete', ?, ?)",
+        (sample_id, " ".join(_keys(bands))),
+    )
     await transaction.execute("DELETE FROM signatures WHERE sample_id = ?", (sample_id,))
 
 

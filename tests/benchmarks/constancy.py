@@ -32,7 +32,7 @@ MIB = 2**20
 
 def words(number: int, count: int = 40) -> str:
     """Words that no other number has many of."""
-    chance = random.Random(number)  # noqa: S311
+    chance = random.Random(number)
     return " ".join(f"w{chance.randrange(50_000)}" for _ in range(count))
 
 

@@ -167,7 +167,7 @@ async def test_a_stored_answer_is_judged_after_a_crash_without_asking_again(ws: 
             last = (await samples.ids(transaction, Filter()))[0]
             sample = await samples.by_id(transaction, last)
             assert sample is not None
-            for table in ("gates", "revisions", "bands", "signatures"):
+            for table in ("gates", "revisions", "signatures"):
                 await transaction.execute(f"DELETE FROM {table} WHERE sample_id = ?", (last,))
             await transaction.execute("DELETE FROM samples WHERE id = ?", (last,))
             await transaction.execute("UPDATE requests SET judged = 0 WHERE id = ?", (sample.request_id,))
@@ -185,7 +185,7 @@ async def test_an_answer_to_a_question_that_the_domain_asks_no_more_becomes_no_s
         await run_campaign(ws, "moved")
         # As a crash before the judgement leaves it; then the seeds were edited.
         async with ws.db.transaction() as transaction:
-            for table in ("gates", "revisions", "bands", "signatures", "samples"):
+            for table in ("gates", "revisions", "signatures", "samples"):
                 await transaction.execute(f"DELETE FROM {table}")
             await transaction.execute("UPDATE requests SET judged = 0")
             await transaction.execute("UPDATE campaign_domains SET accepted = 0")
