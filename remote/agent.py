@@ -62,6 +62,9 @@ START_LIMIT_S = 15.0
 RESERVE = 16 * 1024
 SMI_FIELDS = "count,index,name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
 STATE_KEYS = ("state", "pid", "started_at", "heartbeat_at", "message")
+DETAIL_FIELDS = ["index", "uuid", "power.limit", "clocks.sm", "fan.speed", "clocks_throttle_reasons.active"]
+DETAIL_FIELDS += ["ecc.errors.uncorrected.volatile.total"]
+APP_FIELDS = ["gpu_uuid", "pid", "used_memory", "process_name"]
 ENDED = ("done", "failed", "cancelled", "lost")
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part$|^\.writing-")
@@ -1024,6 +1027,23 @@ def gpu_names() -> tuple[list[str], str]:
     return (text.splitlines(), "") if asked.returncode == 0 else ([], text or f"exit code {asked.returncode}")
 
 
+def smi_table(command: str, query: str, fields: list[str]) -> list[list[str]]:
+    """Rows of a query, the last field whole even if it holds commas. A field that this driver does not know
+    fails the whole query (code 2), so then each is asked alone, and an unknown one is `[N/A]`."""
+    argv = [command, f"--query-{query}={','.join(fields)}", "--format=csv,noheader,nounits"]
+    asked = subprocess.run(argv, capture_output=True, timeout=30, check=False)
+    if asked.returncode == 2 and len(fields) > 1:
+        columns = [smi_table(command, query, [field]) for field in fields]
+        height = max(len(column) for column in columns)
+        return [
+            [column[row][0] if row < len(column) else "[N/A]" for column in columns] for row in range(height)
+        ]
+    if asked.returncode != 0:
+        return []
+    lines = asked.stdout.decode("utf-8", "replace").splitlines()
+    return [[cell.strip() for cell in line.split(",", len(fields) - 1)] for line in lines if line.strip()]
+
+
 def smi_samples(process: subprocess.Popen[bytes]) -> Iterator[list[str]]:
     """The lines of one sample at a time. Each line begins with how many GPUs there are, and its index."""
     sample: list[str] = []
@@ -1255,6 +1275,17 @@ class Session:
                 self.send(number, {"cpu": processor.reading()})
         del self.streams[number]
         return {"end": True}
+
+    def op_gpu_details(self, body: bytes) -> tuple[Json, bytes]:
+        """What is asked for when somebody looks, and not each second: tables as nvidia-smi prints them."""
+        command = smi_command()
+        told: Json = {"gpus": [], "processes": [], "listed": []}
+        if command is not None:
+            told["gpus"] = smi_table(command, "gpu", DETAIL_FIELDS)
+            told["processes"] = smi_table(command, "compute-apps", APP_FIELDS)
+            listed = subprocess.run([command, "-L"], capture_output=True, timeout=30, check=False)
+            told["listed"] = listed.stdout.decode("utf-8", "replace").splitlines()
+        return {}, json.dumps(told).encode()
 
     def follow_smi(self, command: str, number: int, interval_s: float, stopped: threading.Event) -> bool:
         """False when it gave no reading at all."""

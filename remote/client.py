@@ -16,6 +16,7 @@ from remote.errors import HostError, LinkLost
 from remote.host import (
     Chunk,
     Completed,
+    GpuDetail,
     HostConfig,
     JobStatus,
     Launch,
@@ -25,7 +26,7 @@ from remote.host import (
     Stream,
     Transfer,
 )
-from remote.readings import readings_of
+from remote.readings import details_of, readings_of
 from remote.session import Fields, Frame, Session
 
 LONG_POLL_S = 10.0
@@ -247,6 +248,10 @@ class AgentHost:
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
+
+    async def gpu_details(self) -> list[GpuDetail]:
+        _, body = await self._ask("ask for GPU details", "gpu_details")
+        return details_of(json.loads(body))
 
     async def _read_gpus(self, interval_s: float, fresh: asyncio.Queue[list[Reading] | HostError]) -> None:
         patience = Patience()

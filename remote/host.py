@@ -183,6 +183,34 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that computes on a GPU. memory_mib is None where the driver does not tell (Windows, MIG)."""
+
+    pid: int
+    name: str
+    memory_mib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDetail:
+    """What a GPU tells when it is asked. None is what it does not tell.
+
+    throttled: why its clocks are held back now, in words. ecc_errors: uncorrected ones since the driver was
+    loaded. mig: its MIG devices, as `nvidia-smi -L` names them.
+    """
+
+    index: int
+    uuid: str
+    power_limit_w: float | None
+    clock_mhz: float | None
+    fan_percent: float | None
+    throttled: tuple[str, ...]
+    ecc_errors: float | None
+    mig: tuple[str, ...]
+    processes: tuple[GpuProcess, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """A file or tree that is now the same on both sides, as its SHA-256 says.
 
@@ -264,6 +292,10 @@ class Host(Protocol):
 
     def gpus(self, interval_s: float = 1.0) -> AsyncIterator[list[Reading]]:
         """A list of readings every `interval_s`, without end; stale ones while the link is down."""
+        ...
+
+    async def gpu_details(self) -> list[GpuDetail]:
+        """Limits, clocks, faults and processes of each GPU now; empty where nvidia-smi shows none."""
         ...
 
     async def forward(self, port: int) -> int:

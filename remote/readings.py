@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from remote.host import CPU_INDEX, Reading
+from remote.host import CPU_INDEX, GpuDetail, GpuProcess, Reading
+
+# The bits of nvmlClocksThrottleReasons; idling and the user's own clock settings hold nothing back.
+THROTTLE = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "heat",
+    0x40: "heat (hardware)",
+    0x80: "power brake",
+}
 
 
 def number(text: str) -> float | None:
@@ -37,3 +46,49 @@ def readings_of(host: str, fields: dict[str, Any], at: float) -> list[Reading]:
         return [Reading(host, CPU_INDEX, cpu["name"], cpu["utilization"], used, total, None, None, at)]
     parsed = (gpu_reading(host, line, at) for line in fields["smi"])
     return [reading for reading in parsed if reading is not None]
+
+
+def details_of(told: dict[str, Any]) -> list[GpuDetail]:
+    """From the agent's tables: `gpus` and `processes` by column, `listed` as `nvidia-smi -L` prints it."""
+    details = []
+    for index, uuid, limit, clock, fan, throttled, ecc in told["gpus"]:
+        processes = [
+            GpuProcess(int(pid), name, number(memory))
+            for card, pid, memory, name in told["processes"]
+            if card == uuid and pid.isdigit()
+        ]
+        details.append(
+            GpuDetail(
+                index=int(index) if index.isdigit() else -1,
+                uuid=uuid,
+                power_limit_w=number(limit),
+                clock_mhz=number(clock),
+                fan_percent=number(fan),
+                throttled=throttle_reasons(throttled),
+                ecc_errors=number(ecc),
+                mig=mig_devices(told["listed"], uuid),
+                processes=tuple(processes),
+            )
+        )
+    return details
+
+
+def throttle_reasons(mask: str) -> tuple[str, ...]:
+    """Of a mask such as `0x0000000000000004`; none of what is no number."""
+    try:
+        bits = int(mask, 16)
+    except ValueError:
+        return ()
+    return tuple(words for bit, words in THROTTLE.items() if bits & bit)
+
+
+def mig_devices(listed: list[str], uuid: str) -> tuple[str, ...]:
+    """The MIG lines below the line of a GPU."""
+    found: list[str] = []
+    inside = False
+    for line in listed:
+        if line.startswith("GPU "):
+            inside = uuid in line
+        elif inside and line.strip().startswith("MIG "):
+            found.append(line.strip().partition(":")[0])
+    return tuple(found)

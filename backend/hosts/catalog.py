@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from backend.providers.keys import KEY_NAMES
 from backend.settings import HostSettings, SettingsError, Workspace, load_hosts, save_host
 from backend.settings import remove_host as remove_from_file
-from remote import Host, HostConfig, HostError, Probe, Slurm, open_host
+from remote import GpuDetail, Host, HostConfig, HostError, Probe, Slurm, open_host
 
 TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 # Wanted by some recipes only.
@@ -34,6 +34,7 @@ class HostReport:
 
     probe: Probe
     libraries: dict[str, str | None]
+    gpus: tuple[GpuDetail, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -158,4 +159,24 @@ async def report_of(host: Host) -> HostReport:
     if asked.exit_code != 0:
         words = asked.stderr.decode("utf-8", "replace").strip()[-500:]
         raise HostError(host.name, "ask for the training libraries", words, "Check this host's `python`.")
-    return HostReport(probe, json.loads(asked.stdout.decode().splitlines()[-1]))
+    libraries = json.loads(asked.stdout.decode().splitlines()[-1])
+    return HostReport(probe, libraries, tuple(await host.gpu_details()) if probe.gpus else ())
+
+
+def gpu_lines(report: HostReport) -> list[str]:
+    """Each GPU for people: name, limits, what holds it back, and who uses it."""
+    lines = [f"GPU {index}: {name}" for index, name in enumerate(report.probe.gpus)]
+    for gpu in report.gpus:
+        figures = [
+            "" if gpu.power_limit_w is None else f"at most {gpu.power_limit_w:.0f} W",
+            "" if gpu.clock_mhz is None else f"{gpu.clock_mhz:.0f} MHz",
+            "" if gpu.fan_percent is None else f"fan {gpu.fan_percent:.0f} %",
+            f"held back by {', '.join(gpu.throttled)}" if gpu.throttled else "",
+            f"{gpu.ecc_errors:.0f} uncorrected ECC errors" if gpu.ecc_errors else "",
+            f"split into {', '.join(gpu.mig)}" if gpu.mig else "",
+        ]
+        lines.append(f"GPU {gpu.index}: " + ", ".join(figure for figure in figures if figure))
+        for process in gpu.processes:
+            memory = "?" if process.memory_mib is None else f"{process.memory_mib:.0f}"
+            lines.append(f"GPU {gpu.index}: process {process.pid} uses {memory} MiB: {process.name}")
+    return lines

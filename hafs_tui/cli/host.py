@@ -123,6 +123,7 @@ def report_json(name: str, report: HostReport) -> dict[str, Any]:
         "host": name,
         "probe": report.probe,
         "libraries": report.libraries,
+        "gpus": report.gpus,
         "missing": report.missing,
         "remedy": report.remedy,
     }
@@ -130,6 +131,8 @@ def report_json(name: str, report: HostReport) -> dict[str, Any]:
 
 def describe(name: str, report: HostReport) -> str:
     """A host for people: what it is, what it has, what is missing."""
+    from backend.hosts.catalog import gpu_lines
+
     p = report.probe
     lines = [
         f"host {name}: {p.hostname}, {p.os} {p.machine}, user {p.user}",
@@ -137,7 +140,7 @@ def describe(name: str, report: HostReport) -> str:
         f"  {p.cpus} processors, {size(p.memory_bytes or 0)} of memory, {p.latency_s * 1000:.1f} ms away",
         f"  Python {p.python_version} at {p.python}",
     ]
-    lines += [f"  GPU {index}: {gpu}" for index, gpu in enumerate(p.gpus)]
+    lines += [f"  {line}" for line in gpu_lines(report)]
     lines += [f"  no GPU: {p.gpu_problem}"] if p.gpu_problem else []
     lines += [f"  clock {p.clock_skew_s:+.1f} s off"] if abs(p.clock_skew_s) > 1 else []
     lines.append(

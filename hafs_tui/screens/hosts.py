@@ -18,7 +18,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 
-from backend.hosts.catalog import HostReport, add_host, probe_host, remove_host
+from backend.hosts.catalog import HostReport, add_host, gpu_lines, probe_host, remove_host
 from backend.hosts.jobs import cancel_job, move_job
 from backend.hosts.launching import launch_command
 from backend.settings import HostSettings
@@ -400,7 +400,7 @@ def _report_lines(report: HostReport) -> list[str]:
         f"{probe.cpus} CPUs, {fmt.size(probe.memory_bytes)} of memory",
         f"{fmt.size(probe.disk_free_bytes)} free under {probe.root}",
         f"answers in {probe.latency_s * 1000:.0f} ms, clock {probe.clock_skew_s:+.1f} s",
-        *(f"GPU {index}: {name}" for index, name in enumerate(probe.gpus)),
+        *gpu_lines(report),
     ]
     if probe.gpu_problem:
         lines.append(f"no GPU: {probe.gpu_problem}")
