@@ -49,12 +49,19 @@ def readings_of(host: str, fields: dict[str, Any], at: float) -> list[Reading]:
 
 
 def details_of(told: dict[str, Any]) -> list[GpuDetail]:
-    """From the agent's tables: `gpus` and `processes` by column, `listed` as `nvidia-smi -L` prints it."""
+    """From the agent's tables: `gpus` and `processes` by column, `listed` as `nvidia-smi -L` prints it.
+
+    nvidia-smi prints its errors where its tables are wanted: a line of another shape is none of a table.
+    """
     details = []
-    for index, uuid, limit, clock, fan, throttled, ecc in told["gpus"]:
+    running = [row for row in told["processes"] if len(row) == 4]
+    for row in told["gpus"]:
+        if len(row) != 7:
+            continue
+        index, uuid, limit, clock, fan, throttled, ecc = row
         processes = [
             GpuProcess(int(pid), name, number(memory))
-            for card, pid, memory, name in told["processes"]
+            for card, pid, memory, name in running
             if card == uuid and pid.isdigit()
         ]
         details.append(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from remote import GpuProcess
+from remote.readings import details_of
 from tests.remote.test_remote_readings import with_smi
 from tests.servers.hosts import Place
 
@@ -65,3 +66,15 @@ esac
 async def test_no_driver_is_no_error(place: Place, tmp_path: Path) -> None:
     with_smi(place, tmp_path / "bin", 'echo "NVIDIA-SMI has failed because ..."\nexit 9\n')
     assert await place.open().gpu_details() == []
+
+
+def test_an_error_in_place_of_a_table_gives_no_detail_and_no_crash() -> None:
+    told = {
+        "gpus": [
+            ["NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."],
+            ["No devices were found"],
+        ],
+        "processes": [["Failed to query"]],
+        "listed": ["No devices were found"],
+    }
+    assert details_of(told) == []
