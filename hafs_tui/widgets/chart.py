@@ -37,6 +37,10 @@ class Series:
     points: Sequence[Point]
 
 
+# The span of a scale, and half its value beside a flat line, must stay finite.
+LARGEST = 1e300
+
+
 @dataclass(frozen=True, slots=True)
 class Reduced:
     """What is left of a series for drawing: finite points, and the x of those that were not finite."""
@@ -48,12 +52,13 @@ class Reduced:
 def reduce_points(points: Sequence[Point], buckets: int) -> Reduced:
     """At most `2 * buckets` points that keep the lowest and the highest of each bucket, and the last.
 
-    Infinite and NaN values are taken out and told apart, at most one for each bucket.
+    Infinite and NaN values, and those too large for a scale (past `LARGEST`), are taken out and told apart, at
+    most one for each bucket.
     """
     finite: list[Point] = []
     broken: list[float] = []
     for point in points:
-        if math.isfinite(point[1]):
+        if abs(point[1]) <= LARGEST:  # not of NaN either
             finite.append(point)
         else:
             broken.append(point[0])

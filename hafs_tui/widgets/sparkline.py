@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 from rich.segment import Segment
@@ -22,7 +23,7 @@ def spark(values: Sequence[float], width: int, *, low: float | None = None, high
     finite = [value for value in shown if math.isfinite(value)]
     bottom = low if low is not None else min(finite, default=0.0)
     top = high if high is not None else max(finite, default=1.0)
-    span = top - bottom or 1.0
+    span = min(top - bottom, sys.float_info.max) or 1.0  # the ends may be further apart than a float can tell
     bars = []
     for value in shown:
         if math.isfinite(value):

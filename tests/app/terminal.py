@@ -99,7 +99,11 @@ class Terminal:
 
     def text(self) -> str:
         """What the terminal shows."""
-        return "\n".join(self.screen.display)
+        # Not `screen.display`, which fails on a wide character that is half painted over.
+        screen = self.screen
+        return "\n".join(
+            "".join(screen.buffer[y][x].data for x in range(screen.columns)) for y in range(screen.lines)
+        )
 
     def until(self, words: str, seconds: float = 60) -> None:
         """Read until the terminal shows `words`."""
